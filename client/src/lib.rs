@@ -1,0 +1,2 @@
+//! tickring: client.
+#![forbid(unsafe_code)]

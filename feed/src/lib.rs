@@ -1,0 +1,2 @@
+//! tickring: feed.
+#![forbid(unsafe_code)]

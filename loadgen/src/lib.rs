@@ -1,0 +1,2 @@
+//! tickring: loadgen.
+#![forbid(unsafe_code)]
