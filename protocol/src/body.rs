@@ -134,6 +134,24 @@ impl Side {
 }
 
 /// One trade of an instrument.
+///
+/// ```
+/// use tickring_protocol::{EventKind, Micros, Publish, Side, Trade};
+///
+/// let (price, price_decimals) = Micros::parse_scaled("61800.30")?;
+/// let (qty, qty_decimals) = Micros::parse_scaled("0.006")?;
+/// let mut body = Vec::new();
+/// let trade = Trade { price, qty, side: Side::Buy, price_decimals, qty_decimals };
+/// trade.encode(&mut body);
+/// assert_eq!(Trade::decode(&body), Ok(trade));
+///
+/// // What a COMMAND with the command `PUBLISH` carries:
+/// let mut payload = Vec::new();
+/// let kind = EventKind::Trade as u16;
+/// Publish { kind, event_ns: 1_723_161_256_322_000_000, body: &body }.encode(&mut payload);
+/// assert_eq!(payload.len(), 16 + Trade::LEN);
+/// # Ok::<(), tickring_protocol::MicrosError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trade {
     /// Price.
@@ -373,7 +391,7 @@ pub struct SlowClient<'a> {
 }
 
 impl NodeStats {
-    /// Appends the body, with `slow` behind it, to `out`.
+    /// Appends the body, with `slow` behind it, to `out`. Names are cut at [`MAX_NAME_LEN`] bytes.
     pub fn encode<'c>(&self, slow: impl IntoIterator<Item = SlowClient<'c>>, out: &mut Vec<u8>) {
         let stats = wire::NodeStats {
             core: self.core.into(),
@@ -395,7 +413,7 @@ impl NodeStats {
         };
         out.extend_from_slice(stats.as_bytes());
         for client in slow {
-            let name = &client.name.as_bytes()[..client.name.len().min(MAX_NAME_LEN)];
+            let name = shortened(client.name, MAX_NAME_LEN).as_bytes();
             let head = wire::SlowClient {
                 behind_bytes: client.behind_bytes.into(),
                 since_ns: client.since_ns.into(),
@@ -437,14 +455,49 @@ impl NodeStats {
         let slow = std::iter::from_fn(move || {
             let (head, tail) = wire::SlowClient::ref_from_prefix(rest).ok()?;
             let (name, tail) = tail.split_at_checked(head.name_len.get() as usize)?;
+            let name = std::str::from_utf8(name).ok()?;
             rest = tail;
             Some(SlowClient {
-                name: std::str::from_utf8(name).ok()?,
+                name,
                 behind_bytes: head.behind_bytes.get(),
                 since_ns: head.since_ns.get(),
                 topics: head.topics.get(),
             })
         });
         Ok((stats, slow))
+    }
+}
+
+/// The longest start of `text` that has at most `max` bytes and ends with a whole character.
+fn shortened(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_clients_name_is_cut_between_characters() {
+        let client = |name| SlowClient {
+            name,
+            behind_bytes: 9,
+            since_ns: 8,
+            topics: 7,
+        };
+        // The 64th byte falls into the middle of the 32nd two-byte letter behind the `x`.
+        let long = format!("x{}", "é".repeat(40));
+        let mut body = Vec::new();
+        NodeStats::default().encode([client(&long), client("next")], &mut body);
+        let (_, slow) = NodeStats::decode(&body).unwrap();
+        let cut = format!("x{}", "é".repeat(31));
+        assert_eq!(
+            slow.collect::<Vec<_>>(),
+            [client(cut.as_str()), client("next")]
+        );
     }
 }

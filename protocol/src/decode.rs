@@ -7,7 +7,7 @@ use crate::{
     Command, ErrorCode, ErrorFrame, Event, Frame, FrameType, Gap, GapReason, Goodbye, HEADER_LEN,
     Hello, MAGIC, MAX_CREDENTIALS_LEN, MAX_FRAME_LEN, MAX_NAME_LEN, MAX_TOPIC_LEN,
     OPTIONAL_TYPE_BIT, Ping, Policy, Pong, Reply, Snapshot, Subscribe, Subscribed, Unsubscribe,
-    Unsubscribed, Welcome, wire,
+    Unsubscribed, VERSION_MAJOR, Welcome, wire,
 };
 
 /// What [`decode`] found at the start of the bytes.
@@ -47,12 +47,41 @@ pub struct DecodeError {
     pub resume_at: Option<usize>,
 }
 
+impl DecodeError {
+    /// Whether the connection cannot go on. All that [`decode`] refuses is fatal but for a topic
+    /// name that is too long: that request alone is refused.
+    pub const fn is_fatal(&self) -> bool {
+        !(matches!(self.code, ErrorCode::NameTooLong)
+            && matches!(
+                FrameType::from_byte(self.frame_type),
+                Some(FrameType::Subscribe | FrameType::Command)
+            ))
+    }
+}
+
 /// Reads the first message of `bytes`.
 ///
 /// `max_frame` is the receiver's limit for a whole frame in bytes; [`MAX_FRAME_LEN`] caps it.
 ///
 /// # Errors
 /// [`DecodeError`] for bytes that no sender of any minor version may send.
+///
+/// ```
+/// use tickring_protocol::{Decoded, ErrorCode, Frame, Ping, decode};
+///
+/// // Bytes come in pieces; what is not whole yet asks for more.
+/// let mut wire = Vec::new();
+/// Frame::Ping(Ping { token: 1 }).encode(&mut wire);
+/// let more = decode(&wire[..5], 4096);
+/// assert_eq!(more, Ok(Decoded::NeedMore { frame_len: 8 }));
+/// let more = decode(&wire[..9], 4096);
+/// assert_eq!(more, Ok(Decoded::NeedMore { frame_len: 16 }));
+///
+/// // A length below that of the header cannot be followed.
+/// let error = decode(&[0; 8], 4096).unwrap_err();
+/// assert_eq!(error.code, ErrorCode::BadLength);
+/// assert!(error.is_fatal());
+/// ```
 pub fn decode(bytes: &[u8], max_frame: usize) -> Result<Decoded<'_>, DecodeError> {
     let Ok((header, _)) = wire::Header::ref_from_prefix(bytes) else {
         return Ok(Decoded::NeedMore {
@@ -102,14 +131,14 @@ fn decode_body(kind: FrameType, flags: u8, body: &[u8]) -> Result<Frame<'_>, Err
         FrameType::Subscribe => Frame::Subscribe(subscribe(body)?),
         FrameType::Subscribed => Frame::Subscribed(subscribed(body)?),
         FrameType::Unsubscribe => {
-            let w: &wire::Unsubscribe = exact(body)?;
+            let w = extended::<wire::Unsubscribe>(body)?;
             Frame::Unsubscribe(Unsubscribe {
                 request_id: w.request_id.get(),
                 topic_id: w.topic_id.get(),
             })
         }
         FrameType::Unsubscribed => {
-            let w: &wire::Unsubscribed = exact(body)?;
+            let w = extended::<wire::Unsubscribed>(body)?;
             Frame::Unsubscribed(Unsubscribed {
                 request_id: w.request_id.get(),
                 topic_id: w.topic_id.get(),
@@ -151,7 +180,7 @@ fn decode_body(kind: FrameType, flags: u8, body: &[u8]) -> Result<Frame<'_>, Err
             })
         }
         FrameType::Gap => {
-            let w: &wire::Gap = exact(body)?;
+            let w = extended::<wire::Gap>(body)?;
             Frame::Gap(Gap {
                 topic_id: w.topic_id.get(),
                 reason: GapReason::from_u16(w.reason.get()).ok_or(ErrorCode::BadField)?,
@@ -160,13 +189,13 @@ fn decode_body(kind: FrameType, flags: u8, body: &[u8]) -> Result<Frame<'_>, Err
             })
         }
         FrameType::Ping => {
-            let w: &wire::Ping = exact(body)?;
+            let w = extended::<wire::Ping>(body)?;
             Frame::Ping(Ping {
                 token: w.token.get(),
             })
         }
         FrameType::Pong => {
-            let w: &wire::Pong = exact(body)?;
+            let w = extended::<wire::Pong>(body)?;
             Frame::Pong(Pong {
                 token: w.token.get(),
                 node_ns: w.node_ns.get(),
@@ -199,6 +228,12 @@ fn hello(body: &[u8]) -> Result<Hello<'_>, ErrorCode> {
     if body.get(..4).is_some_and(|magic| magic != MAGIC) {
         return Err(ErrorCode::BadMagic);
     }
+    // Magic and version lie where they are in every major version; what follows does not.
+    if let Some(major) = body.get(4..6)
+        && major != VERSION_MAJOR.to_le_bytes()
+    {
+        return Err(ErrorCode::BadVersion);
+    }
     let (w, rest) = prefix::<wire::Hello>(body)?;
     let (name, rest) = take(rest, w.name_len.get() as usize)?;
     let (credentials, rest) = take(rest, w.credentials_len.get() as usize)?;
@@ -216,8 +251,7 @@ fn hello(body: &[u8]) -> Result<Hello<'_>, ErrorCode> {
 }
 
 fn welcome(body: &[u8]) -> Result<Welcome, ErrorCode> {
-    let (w, rest) = prefix::<wire::Welcome>(body)?;
-    extensions(rest)?;
+    let w = extended::<wire::Welcome>(body)?;
     Ok(Welcome {
         major: w.major.get(),
         minor: w.minor.get(),
@@ -295,11 +329,14 @@ where
     T::ref_from_prefix(body).map_err(|_| ErrorCode::BadBody)
 }
 
-fn exact<T>(body: &[u8]) -> Result<&T, ErrorCode>
+/// A body that is its fixed part and extension fields.
+fn extended<T>(body: &[u8]) -> Result<&T, ErrorCode>
 where
     T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,
 {
-    T::ref_from_bytes(body).map_err(|_| ErrorCode::BadBody)
+    let (fixed, rest) = prefix(body)?;
+    extensions(rest)?;
+    Ok(fixed)
 }
 
 fn take(bytes: &[u8], len: usize) -> Result<(&[u8], &[u8]), ErrorCode> {
@@ -325,15 +362,18 @@ fn flag(byte: u8) -> Result<bool, ErrorCode> {
     }
 }
 
-/// Walks the optional fields behind a body: u16 tag, u16 length, bytes. Version 1.0 defines none,
-/// so all are passed over; what is left must still be whole fields.
+/// Walks the extension fields behind a body: u16 tag, u16 length, bytes. Version 1.0 defines none,
+/// so all are passed over; what is left must still be whole fields. Tag 0 is never given out, so
+/// that zeros behind a body are told from a field.
 fn extensions(mut rest: &[u8]) -> Result<(), ErrorCode> {
     while !rest.is_empty() {
-        let Some((head, tail)) = rest.split_first_chunk::<4>() else {
+        let Some((&[tag_low, tag_high, len_low, len_high], tail)) = rest.split_first_chunk() else {
             return Err(ErrorCode::BadBody);
         };
-        let len = u16::from_le_bytes([head[2], head[3]]) as usize;
-        (_, rest) = take(tail, len)?;
+        if u16::from_le_bytes([tag_low, tag_high]) == 0 {
+            return Err(ErrorCode::BadBody);
+        }
+        (_, rest) = take(tail, u16::from_le_bytes([len_low, len_high]) as usize)?;
     }
     Ok(())
 }

@@ -13,6 +13,21 @@ impl Frame<'_> {
     /// # Panics
     /// When a variable part is longer than its length field can say (names of 64 KiB, frames of
     /// 4 GiB): a caller's error, since both are far beyond the protocol's limits.
+    ///
+    /// ```
+    /// use tickring_protocol::{Frame, Policy, Subscribe};
+    ///
+    /// let mut wire = Vec::new();
+    /// let subscribe = Subscribe {
+    ///     request_id: 1,
+    ///     from_seq: 0,
+    ///     epoch: 0,
+    ///     policy: Policy::Default,
+    ///     topic: "market/AAPL",
+    /// };
+    /// Frame::Subscribe(subscribe).encode(&mut wire);
+    /// assert_eq!(wire.len(), 8 + 32 + "market/AAPL".len());
+    /// ```
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Hello(m) => self.put(

@@ -36,6 +36,16 @@ impl Micros {
     ///
     /// # Errors
     /// [`MicrosError`] when the text is no decimal number or does not fit; nothing is rounded.
+    ///
+    /// ```
+    /// use tickring_protocol::{Micros, MicrosError};
+    ///
+    /// let (price, decimals) = Micros::parse_scaled("61800.30")?;
+    /// assert_eq!((price, decimals), (Micros(61_800_300_000), 2));
+    /// assert_eq!(price.display(decimals).to_string(), "61800.30");
+    /// assert_eq!(Micros::parse_scaled("0.0000001"), Err(MicrosError::TooPrecise));
+    /// # Ok::<(), MicrosError>(())
+    /// ```
     pub fn parse_scaled(text: &str) -> Result<(Self, u8), MicrosError> {
         let (negative, digits) = match text.as_bytes() {
             [b'-', rest @ ..] => (true, rest),

@@ -9,6 +9,15 @@ const MAX_KIND_LEN: usize = 32;
 /// A checked topic name, `kind/name`: a kind of 1 to 32 lower-case letters, digits, `-` or `_`,
 /// a slash, and a name of at least one byte without white space or control characters; at most
 /// [`MAX_TOPIC_LEN`] bytes in all. The name itself may hold further slashes (`candle/1m/AAPL`).
+///
+/// ```
+/// use tickring_protocol::TopicName;
+///
+/// let topic = TopicName::new("market/AAPL")?;
+/// assert_eq!((topic.kind(), topic.name()), ("market", "AAPL"));
+/// assert!(TopicName::new("no slash").is_err());
+/// # Ok::<(), tickring_protocol::TopicError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName<'a> {
     text: &'a str,
