@@ -1,4 +1,5 @@
 //! The codec under arbitrary frames and arbitrary bytes.
+#![allow(clippy::unwrap_used, reason = "what a test cannot read fails it")]
 
 use proptest::collection::vec;
 use proptest::prelude::*;
