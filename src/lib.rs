@@ -1,4 +1,10 @@
 //! tickring: a real-time server for markets and live rooms.
+//!
+//! Everything live is a **topic**: a named, sequenced stream of events behind which stands one
+//! deterministic state machine. `docs/ARCHITECTURE.md` tells how the parts work together.
 
+pub mod core;
+pub mod machines;
 pub mod mailbox;
 pub mod ring;
+mod topic;

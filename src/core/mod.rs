@@ -1,0 +1,636 @@
+//! The core: everything one pinned thread does, without doing any I/O.
+//!
+//! [`Core`] is a sans-I/O state machine: it is told what happened (a connection was accepted,
+//! bytes came, a send is over, mail of another core came, time has passed) and says what is to be
+//! done (send, close, post mail). It reads no clock and no random source, so that the same calls
+//! give the same results: one driver runs it on io_uring ([`crate::node`]), another in the
+//! simulator.
+//!
+//! # A turn
+//! Call the four groups of methods in this order, over and over:
+//! 1. [`Core::begin_turn`] with the time.
+//! 2. What happened: [`Core::on_accepted`], [`Core::on_received`], [`Core::on_receive_ended`],
+//!    [`Core::on_sent`], [`Core::on_closed`], then mail: [`Core::on_deliveries`], and while
+//!    [`Core::takes_requests`], [`Core::on_requests`].
+//! 3. [`Core::end_turn`]: the turn's events reach their subscribers' outboxes.
+//! 4. What to do: [`Core::poll_action`] until there is none; [`Core::take_requests`] and
+//!    [`Core::take_deliveries`] for each other core whose mailbox has room; then sleep until
+//!    something happens or [`Core::next_deadline`], unless [`Core::has_parked_work`].
+//!
+//! Batching needs no knob: a turn takes in all that has come, so that alone a message leaves at
+//! once, and under load one send carries many.
+
+mod audience;
+mod batch;
+mod catch_up;
+mod connection;
+mod intake;
+mod limits;
+mod mail;
+mod outbox;
+mod owner;
+mod replica;
+mod report;
+pub mod state;
+mod subscribe;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use tickring_protocol::{ErrorCode, ErrorFrame, Frame, Goodbye, NodeStats};
+
+use crate::machines::{Outcome, Registry};
+use crate::topic::{ChunkPool, HistoryLimits, Ids, Topics};
+use audience::Audiences;
+use batch::{Purpose, TurnLog};
+use connection::{Connection, Farewell, Parked, Receiving};
+use mail::ConnectionRef;
+use outbox::OutboxPool;
+use replica::Replicas;
+use state::{Event, State, transition};
+
+pub use batch::{Payload, Segment};
+pub use limits::Limits;
+pub use mail::{Deliveries, ParcelPool, Requests};
+
+/// The time, as the driver reads it once a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Nanoseconds since 1970-01-01 UTC: stamped on events.
+    pub wall_ns: u64,
+    /// Nanoseconds of a clock that never goes back: for deadlines.
+    pub mono_ns: u64,
+}
+
+/// What a core is made from.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// Which core, from 0.
+    pub core: usize,
+    /// How many cores the node has.
+    pub cores: usize,
+    /// Names the numbering of volatile topics: another value after each start of the node, never 0.
+    pub epoch: u64,
+    /// The bounds.
+    pub limits: Limits,
+    /// The kinds of topics.
+    pub registry: Arc<Registry>,
+    /// Shared by the cores of the node.
+    pub parcels: Arc<ParcelPool>,
+    /// A fault planted for the simulator's self-test; `None` everywhere else.
+    #[doc(hidden)]
+    pub plant: Option<Plant>,
+}
+
+/// Faults that the simulator can plant, to prove that its checks can fail.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// UNSUBSCRIBED overtakes the events of its own turn.
+    UnsubscribedOvertakes,
+    /// A catch-up forgets the last event before the live stream.
+    CatchUpSkipsOne,
+    /// A slow connection's events go on piling up in its outbox.
+    BudgetIgnored,
+}
+
+/// What the driver is to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Send; [`Core::on_sent`] must follow. At most one send of a connection is under way.
+    Send {
+        /// The connection.
+        slot: u32,
+        /// What to send.
+        payload: Payload,
+    },
+    /// Stop reading; [`Core::on_receive_ended`] must follow.
+    StopReceive(u32),
+    /// Read again.
+    StartReceive(u32),
+    /// Shut our side of the stream.
+    ShutdownWrite(u32),
+    /// Close; a send under way still ends in [`Core::on_sent`], and [`Core::on_closed`] comes last.
+    Close(u32),
+}
+
+/// How reading from a socket ended.
+#[derive(Debug)]
+pub enum ReceiveEnd {
+    /// The client shut its side.
+    EndOfStream,
+    /// As [`Action::StopReceive`] asked.
+    Stopped,
+    /// The socket failed.
+    Failed(io::Error),
+}
+
+/// One core of a node. See the [module's description](self).
+pub struct Core {
+    core: usize,
+    epoch: u64,
+    ids: Ids,
+    limits: Limits,
+    plant: Option<Plant>,
+    now: Now,
+    started_ns: u64,
+
+    connections: Vec<Option<Box<Connection>>>,
+    open: usize,
+    next_number: u32,
+    timers: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    parked: VecDeque<u32>,
+    stopping: bool,
+
+    topics: Topics,
+    chunks: ChunkPool,
+    outcome: Outcome,
+    replicas: Replicas,
+    audiences: Audiences,
+
+    log: TurnLog,
+    outboxes: OutboxPool,
+    dirty: Vec<u32>,
+    changed: Vec<u32>,
+    actions: VecDeque<Action>,
+    scratch: Vec<u8>,
+    frames: Vec<u8>,
+
+    requests: Vec<Requests>,
+    deliveries: Vec<Deliveries>,
+    /// Whether nothing is left in `deliveries` of the turns before.
+    deliveries_taken: bool,
+    /// Connections whose catch-up waits for room in a parcel.
+    hungry: VecDeque<u32>,
+    parcels: Arc<ParcelPool>,
+
+    stats: NodeStats,
+    report_at: u64,
+    /// Index of `node/core-N`, once somebody has asked for it.
+    report_topic: Option<usize>,
+}
+
+impl Core {
+    /// A core without connections or topics. `now` is when the node started.
+    pub fn new(config: CoreConfig, now: Now) -> Self {
+        let CoreConfig {
+            core,
+            cores,
+            epoch,
+            limits,
+            registry,
+            parcels,
+            plant,
+        } = config;
+        assert!(
+            core < cores && epoch != 0,
+            "a core has a place in its node, and an epoch"
+        );
+        let ids = Ids { cores };
+        let history = HistoryLimits {
+            topic_bytes: limits.history_topic_bytes,
+            core_bytes: limits.history_bytes,
+        };
+        Self {
+            core,
+            epoch,
+            ids,
+            limits,
+            plant,
+            now,
+            started_ns: now.mono_ns,
+            connections: Vec::new(),
+            open: 0,
+            next_number: 0,
+            timers: BinaryHeap::new(),
+            parked: VecDeque::new(),
+            stopping: false,
+            topics: Topics::new(core, ids, limits.max_topics, registry),
+            chunks: ChunkPool::new(history),
+            outcome: Outcome::default(),
+            replicas: Replicas::new(ids),
+            audiences: Audiences::default(),
+            log: TurnLog::default(),
+            outboxes: OutboxPool::default(),
+            dirty: Vec::new(),
+            changed: Vec::new(),
+            actions: VecDeque::new(),
+            scratch: Vec::new(),
+            frames: Vec::new(),
+            requests: (0..cores).map(|_| Requests::default()).collect(),
+            deliveries: (0..cores).map(|_| Deliveries::default()).collect(),
+            deliveries_taken: true,
+            hungry: VecDeque::new(),
+            parcels,
+            stats: NodeStats {
+                core: core as u32,
+                cores: cores as u32,
+                ..NodeStats::default()
+            },
+            report_at: now.mono_ns,
+            report_topic: None,
+        }
+    }
+
+    /// Starts a turn at `now`: deadlines that have passed act, and input that had to wait is
+    /// tried again.
+    pub fn begin_turn(&mut self, now: Now) {
+        debug_assert!(
+            now.mono_ns >= self.now.mono_ns,
+            "monotonic time never goes back"
+        );
+        self.log.end_turn();
+        self.now = now;
+        self.stats.turns += 1;
+        self.deliveries_taken = self.deliveries.iter().all(Deliveries::is_empty);
+        self.expire();
+        self.report();
+        for _ in 0..self.hungry.len() {
+            if let Some(slot) = self.hungry.pop_front() {
+                self.catch_up(slot);
+            }
+        }
+        for _ in 0..self.parked.len() {
+            if !self.takes_requests() {
+                break;
+            }
+            if let Some(slot) = self.parked.pop_front() {
+                self.unpark(slot, Parked::Mail);
+            }
+        }
+    }
+
+    /// A connection was accepted and is being read. `entropy` is fresh randomness: its session's
+    /// token, should it ask for a new one.
+    pub fn on_accepted(&mut self, slot: u32, entropy: u128) {
+        let index = slot as usize;
+        if self.connections.len() <= index {
+            self.connections.resize_with(index + 1, || None);
+        }
+        assert!(
+            self.connections[index].is_none(),
+            "a slot is free when it is given out"
+        );
+        self.next_number = self.next_number.wrapping_add(1);
+        let connection = Connection::new(self.next_number, entropy.max(1), self.now.mono_ns);
+        self.connections[index] = Some(Box::new(connection));
+        self.open += 1;
+        self.schedule(slot);
+        if self.stopping {
+            self.fire(slot, Event::Shutdown, shutting_down());
+        } else if self.open > self.limits.max_connections {
+            let mut farewell = Farewell::error(
+                ErrorCode::ConnectionLimit,
+                "the server holds as many connections as max_connections allows; try again later",
+            );
+            farewell.retry_after_ms = 1_000;
+            self.fire(slot, Event::Violation, farewell);
+        }
+    }
+
+    /// The connection's descriptor is free; nothing else will be reported of it.
+    pub fn on_closed(&mut self, slot: u32) {
+        self.fire(slot, Event::Released, Farewell::goodbye(ErrorCode::Ok, ""));
+    }
+
+    /// A send is over: the socket took `result` bytes of it, or failed.
+    pub fn on_sent(&mut self, slot: u32, payload: Payload, result: io::Result<usize>) {
+        let Some(connection) = self.connections[slot as usize].as_deref_mut() else {
+            self.outboxes.recycle(payload);
+            return;
+        };
+        let sent = *result.as_ref().unwrap_or(&0);
+        self.stats.sent_bytes += sent as u64;
+        connection.outbox.sent(payload, sent, &mut self.outboxes);
+        if result.is_err() || (sent == 0 && !connection.outbox.is_empty()) {
+            self.fire(
+                slot,
+                Event::SocketError,
+                Farewell::goodbye(ErrorCode::Ok, ""),
+            );
+            return;
+        }
+        if !connection.outbox.is_empty() && !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
+        if connection.behind > 0 {
+            self.catch_up(slot);
+        }
+        self.unpark(slot, Parked::Own);
+        self.check_drained(slot);
+    }
+
+    /// Ends the turn: its events are put into the outboxes of this core's subscribers, and made
+    /// ready for the other cores.
+    pub fn end_turn(&mut self) {
+        self.distribute();
+        self.regroup();
+        for parcel in &mut self.deliveries {
+            for letter in &mut parcel.letters {
+                if let mail::Letter::Events { range, bytes } = letter
+                    && bytes.is_none()
+                {
+                    *bytes = Some(self.log.share(range.batch));
+                }
+            }
+        }
+    }
+
+    /// What to do next, `None` when that was all.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        while let Some(slot) = self.dirty.pop() {
+            let Some(connection) = self.connections[slot as usize].as_deref_mut() else {
+                continue;
+            };
+            connection.dirty = false;
+            if connection.state == State::Closing {
+                continue;
+            }
+            if let Some(payload) = connection.outbox.take(&self.log, &mut self.outboxes) {
+                self.stats.sends += 1;
+                return Some(Action::Send { slot, payload });
+            }
+        }
+        None
+    }
+
+    /// The monotonic time, in nanoseconds, at which a turn is due even if nothing happens.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let report = self.is_watched().then_some(self.report_at);
+        [timer, report].into_iter().flatten().min()
+    }
+
+    /// Whether something waits for room in a mailbox, so that a turn is due once other cores have
+    /// taken mail.
+    pub fn has_parked_work(&self) -> bool {
+        !self.parked.is_empty() || !self.hungry.is_empty()
+    }
+
+    /// Open connections, those being closed included.
+    pub fn connections(&self) -> usize {
+        self.open
+    }
+
+    /// Stops: every connection gets what it was promised and a GOODBYE, and is closed. The driver
+    /// goes on making turns until [`Core::connections`] is 0.
+    pub fn shutdown(&mut self) {
+        self.stopping = true;
+        for slot in 0..self.connections.len() as u32 {
+            if self.connections[slot as usize].is_some() {
+                self.fire(slot, Event::Shutdown, shutting_down());
+            }
+        }
+    }
+
+    /// Looks an event up in the table of states and does what it says.
+    fn fire(&mut self, slot: u32, event: Event, farewell: Farewell) {
+        let Some(connection) = self.connections[slot as usize].as_deref_mut() else {
+            return;
+        };
+        let (next, action) = transition(connection.state, event);
+        if next != connection.state {
+            connection.state = next;
+            // Negotiating has no time of its own: HELLO is due a fixed time after the accept.
+            if next != State::Negotiating {
+                connection.state_since = self.now.mono_ns;
+            }
+            self.schedule(slot);
+        }
+        match action {
+            state::Action::Ignore | state::Action::Open | state::Action::Handle => {}
+            state::Action::Refuse | state::Action::SayGoodbye => self.begin_drain(slot, farewell),
+            state::Action::ShutWrite => {
+                self.actions.push_back(Action::ShutdownWrite(slot));
+                if self.connection(slot).end_of_stream {
+                    self.fire(slot, Event::EndOfStream, farewell);
+                }
+            }
+            state::Action::Close => {
+                self.drop_subscriptions(slot);
+                self.actions.push_back(Action::Close(slot));
+            }
+            state::Action::Free => {
+                self.connections[slot as usize] = None;
+                self.open -= 1;
+            }
+        }
+    }
+
+    /// Stops reading frames; what is in progress goes out, then the farewell.
+    fn begin_drain(&mut self, slot: u32, farewell: Farewell) {
+        self.settle(slot);
+        self.drop_subscriptions(slot);
+        let connection = self.connection(slot);
+        connection.farewell = Some(Box::new(farewell));
+        connection.inbox = Vec::new();
+        connection.parked = Parked::No;
+        // What still comes is read and thrown away, so that the end of the stream is seen.
+        self.start_receive(slot);
+        self.say_farewell(slot);
+    }
+
+    /// Queues the farewell once nothing else can follow it.
+    fn say_farewell(&mut self, slot: u32) {
+        let connection = self.connection(slot);
+        if connection.state != State::Draining || connection.awaiting > 0 {
+            return;
+        }
+        let Some(farewell) = connection.farewell.take() else {
+            return;
+        };
+        connection.farewell_sent = true;
+        let (code, retry_after_ms, text) = (
+            farewell.code as u16,
+            farewell.retry_after_ms,
+            &*farewell.text,
+        );
+        let frame = if farewell.error {
+            Frame::Error(ErrorFrame {
+                code,
+                frame_type: farewell.frame_type,
+                fatal: true,
+                retry_after_ms,
+                request_id: farewell.request_id,
+                text,
+            })
+        } else {
+            Frame::Goodbye(Goodbye {
+                code,
+                retry_after_ms,
+                text,
+            })
+        };
+        self.send(slot, &frame, text.len());
+    }
+
+    fn check_drained(&mut self, slot: u32) {
+        if let Some(connection) = self.connections[slot as usize].as_deref()
+            && connection.state == State::Draining
+            && connection.farewell_sent
+            && connection.outbox.is_empty()
+        {
+            self.fire(slot, Event::Drained, Farewell::goodbye(ErrorCode::Ok, ""));
+        }
+    }
+
+    /// Queues a frame for one connection; `variable` is the length of its variable part.
+    fn send(&mut self, slot: u32, frame: &Frame<'_>, variable: usize) {
+        const FIXED: usize = 64; // more than the header and fixed part of any message
+        let range = self
+            .log
+            .append(Purpose::Unicast, FIXED + variable, |out| frame.encode(out));
+        self.queue(slot, range);
+    }
+
+    /// Queues bytes that are whole frames.
+    fn send_frames(&mut self, slot: u32, frames: &[u8]) {
+        if !frames.is_empty() {
+            let range = self.log.append(Purpose::Unicast, frames.len(), |out| {
+                out.extend_from_slice(frames)
+            });
+            self.queue(slot, range);
+        }
+    }
+
+    fn queue(&mut self, slot: u32, range: batch::Range) {
+        let Some(connection) = self.connections[slot as usize].as_deref_mut() else {
+            return;
+        };
+        connection.outbox.push(range, &self.log, &mut self.outboxes);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// The connection in `slot`.
+    ///
+    /// # Panics
+    /// When there is none: callers have just seen it.
+    fn connection(&mut self, slot: u32) -> &mut Connection {
+        self.connections[slot as usize]
+            .as_deref_mut()
+            .expect("the caller has just seen it")
+    }
+
+    /// The slot of a connection that is still the one meant.
+    fn find(&self, to: ConnectionRef) -> Option<u32> {
+        let connection = self.connections.get(to.slot as usize)?.as_deref()?;
+        (connection.number == to.number).then_some(to.slot)
+    }
+
+    /// When the connection's present state has lasted long enough.
+    fn deadline(&self, connection: &Connection) -> Option<u64> {
+        let (since, timeout) = match connection.state {
+            State::Accepted | State::Negotiating => {
+                (connection.state_since, self.limits.hello_timeout)
+            }
+            State::Active if self.limits.idle_timeout.is_zero() => return None,
+            State::Active => (connection.last_heard, self.limits.idle_timeout),
+            State::Draining => (connection.state_since, self.limits.drain_timeout),
+            State::Lingering => (connection.state_since, self.limits.linger_timeout),
+            State::Closing | State::Closed => return None,
+        };
+        Some(since.saturating_add(timeout.as_nanos() as u64))
+    }
+
+    /// Makes sure that the connection's deadline is looked at in time.
+    fn schedule(&mut self, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_deref() else {
+            return;
+        };
+        let Some(at) = self.deadline(connection) else {
+            return;
+        };
+        let connection = self.connection(slot);
+        if at < connection.timer_at {
+            connection.timer_at = at;
+            let number = connection.number;
+            self.timers.push(Reverse((at, slot, number)));
+        }
+    }
+
+    fn expire(&mut self) {
+        while let Some(&Reverse((at, slot, number))) = self.timers.peek() {
+            if at > self.now.mono_ns {
+                return;
+            }
+            self.timers.pop();
+            let Some(connection) = self.connections[slot as usize].as_deref_mut() else {
+                continue;
+            };
+            if connection.number != number || connection.timer_at != at {
+                continue; // of an earlier connection, or replaced by an earlier deadline
+            }
+            connection.timer_at = u64::MAX;
+            let state = connection.state;
+            let due = self.connections[slot as usize]
+                .as_deref()
+                .and_then(|c| self.deadline(c))
+                .is_some_and(|deadline| deadline <= self.now.mono_ns);
+            if due {
+                self.fire(slot, Event::Deadline, timed_out(state));
+            }
+            self.schedule(slot);
+        }
+    }
+
+    /// Asks for reading to stop.
+    fn stop_receive(&mut self, slot: u32) {
+        let connection = self.connection(slot);
+        match connection.receiving {
+            Receiving::On => {
+                connection.receiving = Receiving::Stopping { resume: false };
+                self.actions.push_back(Action::StopReceive(slot));
+            }
+            Receiving::Stopping { .. } => {
+                connection.receiving = Receiving::Stopping { resume: false };
+            }
+            Receiving::Off => {}
+        }
+    }
+
+    /// Asks for reading to go on.
+    fn start_receive(&mut self, slot: u32) {
+        let connection = self.connection(slot);
+        if connection.end_of_stream {
+            return;
+        }
+        match connection.receiving {
+            Receiving::On => {}
+            Receiving::Stopping { .. } => {
+                connection.receiving = Receiving::Stopping { resume: true };
+            }
+            Receiving::Off => {
+                connection.receiving = Receiving::On;
+                self.actions.push_back(Action::StartReceive(slot));
+            }
+        }
+    }
+}
+
+fn shutting_down() -> Farewell {
+    let mut farewell = Farewell::goodbye(ErrorCode::ShuttingDown, "the server is stopping");
+    farewell.retry_after_ms = 1_000;
+    farewell
+}
+
+fn timed_out(state: State) -> Farewell {
+    match state {
+        State::Active => Farewell::goodbye(
+            ErrorCode::IdleTimeout,
+            "nothing was received for longer than idle_timeout; send PING now and then",
+        ),
+        _ => Farewell::error(
+            ErrorCode::HelloTimeout,
+            "HELLO did not come within hello_timeout",
+        ),
+    }
+}

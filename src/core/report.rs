@@ -1,0 +1,94 @@
+//! The core's own figures, published to `node/core-N` once a second while somebody subscribes.
+
+use std::cmp::Reverse;
+
+use tickring_protocol::{Command, NodeStats, SlowClient};
+
+use super::Core;
+use super::state::State;
+
+const PERIOD_NS: u64 = 1_000_000_000;
+/// The slowest connections that a report lists.
+const MOST_LISTED: usize = 16;
+
+impl Core {
+    /// What this core has done and holds.
+    pub fn stats(&self) -> NodeStats {
+        let waiting = |c: &super::Connection| c.outbox.bytes() as u64;
+        NodeStats {
+            uptime_ns: self.now.mono_ns - self.started_ns,
+            connections: self.open as u32,
+            topics: self.topics.len() as u32,
+            slow: self
+                .connections
+                .iter()
+                .flatten()
+                .filter(|c| c.slow_since != 0)
+                .count() as u32,
+            outbox_bytes: self.connections.iter().flatten().map(|c| waiting(c)).sum(),
+            history_bytes: self.chunks.bytes() as u64,
+            ..self.stats
+        }
+    }
+
+    /// Bytes of shared batches that are kept, free ones and those still being sent.
+    pub fn batch_bytes(&self) -> usize {
+        self.log.held_bytes()
+    }
+
+    /// Whether somebody subscribes to this core's figures.
+    pub(super) fn is_watched(&self) -> bool {
+        self.report_topic
+            .is_some_and(|index| self.topics.get(index).is_watched())
+    }
+
+    /// Publishes the figures if they are due and wanted.
+    pub(super) fn report(&mut self) {
+        if self.report_topic.is_none() {
+            self.report_topic = self.topics.find(&format!("node/core-{}", self.core));
+        }
+        if self.now.mono_ns < self.report_at || !self.is_watched() {
+            return;
+        }
+        self.report_at = self.now.mono_ns + PERIOD_NS;
+        let mut payload = Vec::new();
+        let stats = self.stats();
+        stats.encode(self.slowest(), &mut payload);
+        let topic_id = self
+            .topics
+            .get(self.report_topic.expect("it is watched"))
+            .id;
+        let command = Command {
+            request_id: 0,
+            topic_id,
+            command: 0,
+            topic: "",
+            payload: &payload,
+            quiet: true,
+        };
+        if let Err((_, refusal)) = self.apply(&command, 0, true) {
+            tracing::warn!(%refusal, "the node's own figures were refused");
+        }
+    }
+
+    /// The connections that are behind, the longest first.
+    fn slowest(&self) -> impl Iterator<Item = SlowClient<'_>> {
+        let mut slow: Vec<_> = self
+            .connections
+            .iter()
+            .flatten()
+            .filter(|c| c.slow_since != 0 && c.state == State::Active)
+            .collect();
+        slow.sort_by_key(|c| (c.slow_since, Reverse(c.outbox.bytes()), c.number));
+        slow.into_iter().take(MOST_LISTED).map(|c| SlowClient {
+            name: if c.name.is_empty() {
+                "(unnamed)"
+            } else {
+                &c.name
+            },
+            behind_bytes: c.outbox.bytes() as u64,
+            since_ns: self.now.mono_ns - c.slow_since,
+            topics: c.behind,
+        })
+    }
+}
