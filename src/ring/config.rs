@@ -1,0 +1,68 @@
+//! What a ring is asked to be.
+
+/// The sizes of a ring. All of them are bounds: nothing here grows later.
+#[derive(Debug, Clone)]
+pub struct RingConfig {
+    /// Submission queue entries, a power of two, at most 32,768. A full queue costs an extra system call, never an entry.
+    pub entries: u32,
+    /// Completion queue entries, at least `entries`, at most 65,536. When it is full the kernel keeps the rest in
+    /// memory of its own and every multishot operation has to be armed again, so be generous: 16 bytes each.
+    pub cq_entries: u32,
+    /// Direct descriptors, thus connections of this ring. At most the open file limit (`RLIMIT_NOFILE`).
+    pub descriptors: u32,
+    /// Receive buffers shared by all sockets of the ring: a power of two, at most 32,768.
+    pub recv_buffers: u16,
+    /// Bytes of each receive buffer. A completion never carries more than one buffer.
+    pub recv_buffer_len: u32,
+    /// Which io_uring techniques may be used.
+    pub techniques: Techniques,
+}
+
+impl Default for RingConfig {
+    /// 4,096 submissions, 16,384 completions, 16,384 descriptors, 512 receive buffers of 16 KiB.
+    fn default() -> Self {
+        Self {
+            entries: 4096,
+            cq_entries: 16_384,
+            descriptors: 16_384,
+            recv_buffers: 512,
+            recv_buffer_len: 16 * 1024,
+            techniques: Techniques::default(),
+        }
+    }
+}
+
+/// Each technique can be switched off, so that a benchmark can say what it is worth. On means: used if the kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Techniques {
+    /// One receive operation per connection that stays armed, instead of a new one for each arrival.
+    pub multishot_recv: bool,
+    /// Several arrivals share a receive buffer until it is full (Linux 6.12), instead of a buffer for each.
+    pub incremental_buffers: bool,
+    /// Completion work runs when the ring waits, instead of whenever the kernel returns to this thread.
+    pub defer_taskrun: bool,
+    /// No interrupt is sent to this thread for completion work. Implied by `defer_taskrun`.
+    pub coop_taskrun: bool,
+    /// No index array between the submission queue and its entries (Linux 6.6).
+    pub no_sq_array: bool,
+    /// Another ring is woken by `IORING_OP_MSG_RING` with the next submit, instead of a write to its eventfd at once.
+    pub message_wake: bool,
+}
+
+impl Techniques {
+    /// All that the kernel has.
+    pub const ALL: Self = Self {
+        multishot_recv: true,
+        incremental_buffers: true,
+        defer_taskrun: true,
+        coop_taskrun: true,
+        no_sq_array: true,
+        message_wake: true,
+    };
+}
+
+impl Default for Techniques {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
