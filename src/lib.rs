@@ -6,5 +6,6 @@
 pub mod core;
 pub mod machines;
 pub mod mailbox;
+pub mod node;
 pub mod ring;
 mod topic;

@@ -8,6 +8,12 @@ use super::tag::GENERATION_MASK;
 pub struct Slot(pub(super) u32);
 
 impl Slot {
+    /// The slot with this index, for owners that keep plain numbers. Operations panic if it is not open.
+    #[must_use]
+    pub const fn at(index: u32) -> Self {
+        Self(index)
+    }
+
     /// Index in the table, below [`RingConfig::descriptors`](super::RingConfig::descriptors).
     #[must_use]
     pub const fn index(self) -> usize {

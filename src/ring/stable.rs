@@ -45,3 +45,18 @@ unsafe impl StableBytes for Vec<Arc<[u8]>> {
         &self[index]
     }
 }
+
+// SAFETY: `Own` is a vector, as above. `One` and `Many` are ranges of vectors inside `Rc<Arc<Vec<u8>>>`: a segment holds
+// the `Rc`, which holds the `Arc`, so that neither `Rc::get_mut` nor `Arc::get_mut` gives anybody the vector to write to
+// while the segment lives; and the core writes to a batch by no other way. Segments lie on the heap of a `Vec` or in the
+// value, but the bytes they name never do.
+unsafe impl StableBytes for crate::core::Payload {
+    #[inline]
+    fn slice_count(&self) -> usize {
+        self.slice_count()
+    }
+    #[inline]
+    fn slice(&self, index: usize) -> &[u8] {
+        self.slice(index)
+    }
+}

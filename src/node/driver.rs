@@ -1,0 +1,350 @@
+//! The driver of one core: turns io_uring's completions into calls of the core, and what the core
+//! asks for into submissions. One `io_uring_enter` a turn.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{NodeError, Shared, wall_ns};
+use crate::core::{Action, Core, CoreConfig, Deliveries, Now, Payload, ReceiveEnd, Requests};
+use crate::mailbox::{Doorbell, Receiver, Sender};
+use crate::ring::{Completion, Ring, RingConfig, Slot, Waker};
+
+/// Completions looked at before the turn's bounds are checked again.
+const STEP: usize = 32;
+/// A turn takes in no more once this many bytes have come, so that nobody waits long for the
+/// events of its beginning.
+const TURN_BYTES: usize = 256 << 10;
+/// Parcels taken from one mailbox in a turn.
+const TURN_PARCELS: usize = 4;
+/// How long to sleep while something waits for room in another core's mailbox.
+const MAIL_RETRY: Duration = Duration::from_micros(200);
+/// How long to stop accepting when the table of descriptors is full.
+const ACCEPT_RETRY: Duration = Duration::from_millis(10);
+/// Time beyond the core's own timeouts that a stopping node gives its connections.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// A core's ends of its mailboxes, by the other core; its own place is empty.
+pub(super) struct Mail {
+    pub(super) requests_out: Vec<Option<Sender<Requests>>>,
+    pub(super) requests_in: Vec<Option<Receiver<Requests>>>,
+    pub(super) deliveries_out: Vec<Option<Sender<Deliveries>>>,
+    pub(super) deliveries_in: Vec<Option<Receiver<Deliveries>>>,
+    pub(super) doorbells: Arc<[Doorbell]>,
+}
+
+/// One thread: a core, its ring, its mailboxes.
+pub(super) struct Driver {
+    index: usize,
+    core: Core,
+    ring: Ring<Payload>,
+    mail: Mail,
+    shared: Arc<Shared>,
+    busy_poll: bool,
+    stop_grace: Duration,
+    clock: Instant,
+    accepted: Vec<Slot>,
+    accept_again: Option<Instant>,
+    /// Whether mail was left behind because its mailbox had no room.
+    mail_left: bool,
+    /// When a stopping node gives up on its connections.
+    stop_at: Option<Instant>,
+    drained: bool,
+}
+
+impl Driver {
+    pub(super) fn new(
+        config: CoreConfig,
+        ring: &RingConfig,
+        listener: TcpListener,
+        mail: Mail,
+        busy_poll: bool,
+        shared: Arc<Shared>,
+    ) -> Result<Self, NodeError> {
+        let clock = Instant::now();
+        let now = Now {
+            wall_ns: wall_ns(),
+            mono_ns: 0,
+        };
+        let mut ring = Ring::new(ring)?;
+        ring.listen(listener).map_err(NodeError::Listen)?;
+        let limits = &config.limits;
+        Ok(Self {
+            index: config.core,
+            stop_grace: limits.drain_timeout + limits.linger_timeout + STOP_GRACE,
+            core: Core::new(config, now),
+            ring,
+            mail,
+            shared,
+            busy_poll,
+            clock,
+            accepted: Vec::new(),
+            accept_again: None,
+            mail_left: false,
+            stop_at: None,
+            drained: false,
+        })
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        self.ring.waker()
+    }
+
+    /// Makes turns until the node is told to stop and every core has let its connections go.
+    pub(super) fn run(&mut self, wakers: Arc<[Waker]>) -> io::Result<()> {
+        // Should this thread panic, the others stop too, rather than serve half of the topics.
+        let guard = StopOnPanic {
+            shared: Arc::clone(&self.shared),
+            wakers: Arc::clone(&wakers),
+        };
+        loop {
+            self.sleep()?;
+            self.core.begin_turn(self.now());
+            self.stop_if_told();
+            self.take_completions();
+            self.take_mail();
+            self.core.end_turn();
+            self.act();
+            self.post_mail(&wakers);
+            if self.is_done(&wakers) {
+                self.ring.submit()?;
+                drop(guard);
+                return Ok(());
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            wall_ns: wall_ns(),
+            mono_ns: self.clock.elapsed().as_nanos() as u64,
+        }
+    }
+
+    /// Submits what the last turn asked for and waits until something happens or is due.
+    fn sleep(&mut self) -> io::Result<()> {
+        let doorbell = &self.mail.doorbells[self.index];
+        let mut timeout = self.timeout();
+        if timeout != Some(Duration::ZERO) {
+            doorbell.arm();
+            let waiting = self
+                .mail
+                .deliveries_in
+                .iter()
+                .flatten()
+                .any(|m| !m.is_empty())
+                || self
+                    .mail
+                    .requests_in
+                    .iter()
+                    .flatten()
+                    .any(|m| !m.is_empty());
+            // Requests that are not taken in now have to wait, so they are no reason to spin.
+            if waiting {
+                timeout = Some(if self.mail_left {
+                    MAIL_RETRY
+                } else {
+                    Duration::ZERO
+                });
+            }
+        }
+        let result = self.ring.submit_and_wait(timeout);
+        doorbell.disarm();
+        result
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if self.busy_poll {
+            return Some(Duration::ZERO);
+        }
+        let elapsed = self.clock.elapsed();
+        let deadline = self
+            .core
+            .next_deadline()
+            .map(|at| Duration::from_nanos(at).saturating_sub(elapsed));
+        let retry = (self.core.has_parked_work() || self.mail_left).then_some(MAIL_RETRY);
+        let accept = self
+            .accept_again
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let stop = self.stop_at.map(|_| Duration::from_millis(1));
+        [deadline, retry, accept, stop].into_iter().flatten().min()
+    }
+
+    fn stop_if_told(&mut self) {
+        if self.stop_at.is_none() && self.shared.stop.load(Ordering::Acquire) {
+            self.stop_at = Some(Instant::now() + self.stop_grace);
+            self.ring.stop_listening();
+            self.core.shutdown();
+        }
+    }
+
+    /// Hands the core what has come to pass.
+    fn take_completions(&mut self) {
+        if self.accept_again.is_some_and(|at| at <= Instant::now()) {
+            self.accept_again = None;
+            self.ring.rearm_accept();
+        }
+        let Self {
+            core,
+            ring,
+            accepted,
+            accept_again,
+            ..
+        } = self;
+        let mut received = 0;
+        while received < TURN_BYTES {
+            let taken = ring.for_each_completion(STEP, |completion| match completion {
+                Completion::Received { slot, bytes } => {
+                    received += bytes.len();
+                    core.on_received(slot.index() as u32, bytes);
+                }
+                Completion::Sent {
+                    slot,
+                    payload,
+                    result,
+                } => {
+                    core.on_sent(slot.index() as u32, payload, result);
+                }
+                Completion::Accepted(slot) => {
+                    core.on_accepted(slot.index() as u32, entropy());
+                    accepted.push(slot);
+                }
+                Completion::ReceiveEnded {
+                    slot,
+                    result,
+                    cancelled,
+                } => {
+                    let end = match result {
+                        Ok(()) if cancelled => ReceiveEnd::Stopped,
+                        Ok(()) => ReceiveEnd::EndOfStream,
+                        Err(error) => ReceiveEnd::Failed(error),
+                    };
+                    core.on_receive_ended(slot.index() as u32, end);
+                }
+                Completion::Closed(slot) => core.on_closed(slot.index() as u32),
+                Completion::AcceptFailed(error) => {
+                    tracing::warn!(%error, "accepting pauses for a moment");
+                    *accept_again = Some(Instant::now() + ACCEPT_RETRY);
+                }
+                Completion::Connected { .. } | Completion::Woken => {}
+            });
+            if taken < STEP {
+                break;
+            }
+        }
+        for slot in accepted.drain(..) {
+            ring.recv(slot);
+        }
+    }
+
+    fn take_mail(&mut self) {
+        for (from, mailbox) in self.mail.deliveries_in.iter_mut().enumerate() {
+            let Some(mailbox) = mailbox else { continue };
+            for _ in 0..TURN_PARCELS {
+                let Some(parcel) = mailbox.try_recv() else {
+                    break;
+                };
+                self.core.on_deliveries(from, parcel);
+            }
+        }
+        if !self.core.takes_requests() {
+            return;
+        }
+        for (from, mailbox) in self.mail.requests_in.iter_mut().enumerate() {
+            let Some(mailbox) = mailbox else { continue };
+            for _ in 0..TURN_PARCELS {
+                let Some(parcel) = mailbox.try_recv() else {
+                    break;
+                };
+                self.core.on_requests(from, parcel);
+            }
+        }
+    }
+
+    /// Queues what the core wants done.
+    fn act(&mut self) {
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                Action::Send { slot, payload } => self.ring.send(Slot::at(slot), payload),
+                Action::StopReceive(slot) => self.ring.stop_recv(Slot::at(slot)),
+                Action::StartReceive(slot) => self.ring.recv(Slot::at(slot)),
+                Action::ShutdownWrite(slot) => self.ring.shutdown_write(Slot::at(slot)),
+                Action::Close(slot) => self.ring.close(Slot::at(slot)),
+            }
+        }
+    }
+
+    /// Puts this turn's mail into the mailboxes that have room, and wakes those who sleep.
+    fn post_mail(&mut self, wakers: &[Waker]) {
+        self.mail_left = false;
+        for (to, waker) in wakers.iter().enumerate() {
+            let (Some(requests), Some(deliveries)) = (
+                &mut self.mail.requests_out[to],
+                &mut self.mail.deliveries_out[to],
+            ) else {
+                continue;
+            };
+            let mut posted = false;
+            if deliveries.free() > 0 {
+                if let Some(parcel) = self.core.take_deliveries(to) {
+                    posted |= deliveries.try_send(parcel).is_ok();
+                }
+            } else {
+                self.mail_left = true;
+            }
+            if requests.free() > 0 {
+                if let Some(parcel) = self.core.take_requests(to) {
+                    posted |= requests.try_send(parcel).is_ok();
+                }
+            } else {
+                self.mail_left = true;
+            }
+            if posted && self.mail.doorbells[to].ring() {
+                self.ring.wake(waker);
+            }
+        }
+    }
+
+    /// Whether the node is stopping and nobody needs this core any more.
+    fn is_done(&mut self, wakers: &[Waker]) -> bool {
+        let Some(stop_at) = self.stop_at else {
+            return false;
+        };
+        if !self.drained && self.core.connections() == 0 {
+            self.drained = true;
+            self.shared.drained.fetch_add(1, Ordering::AcqRel);
+        }
+        // A core without connections still owns topics that others may be waiting for.
+        self.shared.drained.load(Ordering::Acquire) == wakers.len() || Instant::now() >= stop_at
+    }
+}
+
+struct StopOnPanic {
+    shared: Arc<Shared>,
+    wakers: Arc<[Waker]>,
+}
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.stop.store(true, Ordering::Release);
+            self.wakers.iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// Fresh randomness for a session's token.
+fn entropy() -> u128 {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("the kernel gives no random bytes: {error}"),
+        }
+    }
+    u128::from_ne_bytes(bytes)
+}

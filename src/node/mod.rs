@@ -1,0 +1,402 @@
+//! The node: one server process, a pinned thread with a ring of its own for each core.
+
+mod driver;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::core::{CoreConfig, Deliveries, Limits, ParcelPool, Requests};
+use crate::machines::Registry;
+use crate::mailbox::{Doorbell, Receiver, Sender, channel};
+use crate::ring::socket::{ListenOptions, listener};
+use crate::ring::{RingConfig, RingError, Techniques, Waker, machine};
+use driver::{Driver, Mail};
+
+/// The most cores of a node.
+pub const MAX_CORES: usize = 128;
+
+/// Parcels in the mailbox between two cores. A parcel is all that one turn has to say, so a full
+/// mailbox means that the other core is this many turns behind.
+const MAILBOX_PARCELS: usize = 64;
+/// Direct descriptors beyond `max_connections`: room to tell newcomers that there is no room.
+const SPARE_DESCRIPTORS: usize = 64;
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Where to listen. Port 0 picks a free one; see [`Node::local_addr`].
+    pub listen: SocketAddr,
+    /// Connections that may wait to be accepted, per core; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Threads, from 1 to [`MAX_CORES`].
+    pub cores: usize,
+    /// Whether each core's thread is pinned to a processor.
+    pub pin: bool,
+    /// Whether cores spin instead of sleeping: lower latency, at a whole processor each.
+    pub busy_poll: bool,
+    /// The kernel's send buffer of each connection, in bytes; `None`: as large as the kernel
+    /// finds good. A small one makes a slow client's backlog start sooner, and be fresher.
+    pub send_buffer: Option<usize>,
+    /// The bounds of each core.
+    pub limits: Limits,
+    /// The kinds of topics.
+    pub registry: Arc<Registry>,
+    /// Which io_uring techniques may be used.
+    pub ring: Techniques,
+}
+
+impl Default for NodeConfig {
+    /// One core for each processor that this process may use, on 127.0.0.1:7400.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], tickring_protocol::DEFAULT_PORT)),
+            backlog: 4096,
+            cores: machine::allowed_processors().map_or(1, |p| p.len().clamp(1, MAX_CORES)),
+            pin: true,
+            busy_poll: false,
+            send_buffer: None,
+            limits: Limits::default(),
+            registry: Arc::new(Registry::standard()),
+            ring: Techniques::default(),
+        }
+    }
+}
+
+/// Why a node does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// A setting is out of its bounds.
+    #[error("{field} is {value}; it must be {bound}")]
+    Config {
+        /// The setting.
+        field: &'static str,
+        /// What it is.
+        value: usize,
+        /// What it may be.
+        bound: &'static str,
+    },
+    /// The address cannot be listened on.
+    #[error("{0}")]
+    Listen(std::io::Error),
+    /// io_uring cannot be used as needed.
+    #[error("{0}")]
+    Ring(#[from] RingError),
+    /// A thread could not be started or pinned.
+    #[error("cannot start the thread of core {core}: {cause}")]
+    Thread {
+        /// Which core.
+        core: usize,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The kernel failed a core's ring while it ran.
+    #[error("core {core} stopped: {cause}")]
+    Core {
+        /// Which core.
+        core: usize,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A core panicked, which is a fault of the server; the log has the message.
+    #[error("core {0} panicked; this is a fault of the server, please report it with the log")]
+    Panicked(usize),
+}
+
+/// What the threads of a node share, besides their mailboxes.
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// Cores that have no connections left.
+    drained: AtomicUsize,
+}
+
+/// A running node. Dropping it without [`Node::wait`] stops it.
+#[derive(Debug)]
+pub struct Node {
+    address: SocketAddr,
+    stopper: Stopper,
+    threads: Vec<JoinHandle<Result<(), NodeError>>>,
+}
+
+/// Stops a node from any thread.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    shared: Arc<Shared>,
+    wakers: Arc<[Waker]>,
+}
+
+impl Stopper {
+    /// Starts the end: every connection gets what it was promised and a GOODBYE. Returns at once;
+    /// [`Node::wait`] tells when it is done, within `drain_timeout` + `linger_timeout` and a second.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.wakers.iter().for_each(Waker::wake);
+    }
+}
+
+impl Node {
+    /// Starts the threads, and returns when all of them listen.
+    ///
+    /// # Errors
+    /// [`NodeError`] tells what to change.
+    pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        check(&config)?;
+        let mut limits = config.limits;
+        let descriptors = descriptors(&mut limits);
+        let options = ListenOptions {
+            backlog: config.backlog,
+            reuse_port: config.cores > 1,
+            send_buffer: config.send_buffer,
+            ..ListenOptions::default()
+        };
+        let first = listener(config.listen, &options).map_err(NodeError::Listen)?;
+        let address = first.local_addr().map_err(NodeError::Listen)?;
+        let mut listeners = vec![first];
+        for _ in 1..config.cores {
+            listeners.push(listener(address, &options).map_err(NodeError::Listen)?);
+        }
+
+        let shared = Arc::new(Shared::default());
+        let parcels = Arc::new(ParcelPool::default());
+        let epoch = (wall_ns() / 1_000).max(1); // microseconds: another value after each start
+        let processors = machine::allowed_processors().unwrap_or_default();
+        let (ready_sender, ready) = mpsc::channel();
+        let (mut threads, mut links) = (Vec::new(), Vec::new());
+        for (core, (listener, mail)) in listeners
+            .into_iter()
+            .zip(mailboxes(config.cores))
+            .enumerate()
+        {
+            let (link_sender, link) = mpsc::channel::<Arc<[Waker]>>();
+            links.push(link_sender);
+            let core_config = CoreConfig {
+                core,
+                cores: config.cores,
+                epoch,
+                limits,
+                registry: Arc::clone(&config.registry),
+                parcels: Arc::clone(&parcels),
+                plant: None,
+            };
+            let ring = RingConfig {
+                descriptors,
+                techniques: config.ring,
+                ..RingConfig::default()
+            };
+            let processor = config
+                .pin
+                .then(|| processors.get(core % processors.len().max(1)).copied())
+                .flatten();
+            let (busy_poll, shared) = (config.busy_poll, Arc::clone(&shared));
+            let ready = ready_sender.clone();
+            let run = move || {
+                let started = processor
+                    .map_or(Ok(()), machine::pin_thread)
+                    .map_err(|cause| NodeError::Thread { core, cause })
+                    .and_then(|()| {
+                        Driver::new(core_config, &ring, listener, mail, busy_poll, shared)
+                    });
+                let mut driver = match started {
+                    Ok(driver) => driver,
+                    Err(error) => {
+                        let _ = ready.send((core, Err(error))); // the node may have given up
+                        return Ok(());
+                    }
+                };
+                let _ = ready.send((core, Ok(driver.waker()))); // as above
+                drop(ready);
+                match link.recv() {
+                    Ok(wakers) => driver
+                        .run(wakers)
+                        .map_err(|cause| NodeError::Core { core, cause }),
+                    Err(_) => Ok(()), // another core did not start
+                }
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("core-{core}"))
+                .spawn(run)
+                .map_err(|cause| NodeError::Thread { core, cause })?;
+            threads.push(thread);
+        }
+        drop(ready_sender);
+
+        let mut wakers: Vec<Option<Waker>> = vec![None; config.cores];
+        for (core, started) in ready {
+            wakers[core] = Some(started?);
+        }
+        let wakers: Option<Arc<[Waker]>> = wakers.into_iter().collect();
+        let wakers = wakers.ok_or(NodeError::Panicked(0))?;
+        for link in links {
+            let _ = link.send(Arc::clone(&wakers)); // a thread that has died shows in `wait`
+        }
+        tracing::info!(%address, cores = config.cores, "listening");
+        Ok(Self {
+            address,
+            stopper: Stopper { shared, wakers },
+            threads,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Something to stop the node with from another thread.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Starts the end; see [`Stopper::stop`].
+    pub fn shutdown(&self) {
+        self.stopper.stop();
+    }
+
+    /// Waits until every core has stopped.
+    ///
+    /// # Errors
+    /// Why the first of them stopped, if not because it was told to.
+    pub fn wait(mut self) -> Result<(), NodeError> {
+        let mut result = Ok(());
+        for (core, thread) in self.threads.drain(..).enumerate() {
+            let ended = thread.join().unwrap_or(Err(NodeError::Panicked(core)));
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shutdown();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join(); // its end is of interest to `wait` only
+        }
+    }
+}
+
+fn check(config: &NodeConfig) -> Result<(), NodeError> {
+    let (limits, positive) = (&config.limits, "at least 1");
+    let bounds = [
+        ("cores", config.cores, 1, MAX_CORES, "from 1 to 128"),
+        (
+            "max_connections",
+            limits.max_connections,
+            1,
+            1 << 20,
+            "from 1 to 1048576 a core",
+        ),
+        (
+            "max_subscriptions",
+            limits.max_subscriptions,
+            1,
+            usize::MAX,
+            positive,
+        ),
+        (
+            "max_topics",
+            limits.max_topics,
+            1,
+            1 << 24,
+            "from 1 to 16777216 a core",
+        ),
+        (
+            "max_frame_bytes",
+            limits.max_frame_bytes,
+            1 << 10,
+            16 << 20,
+            "from 1 KiB to 16 MiB",
+        ),
+        (
+            "outbox_bytes",
+            limits.outbox_bytes,
+            4 << 10,
+            1 << 30,
+            "from 4 KiB to 1 GiB",
+        ),
+        (
+            "inbox_bytes",
+            limits.inbox_bytes,
+            1 << 10,
+            1 << 30,
+            "from 1 KiB to 1 GiB",
+        ),
+    ];
+    for (field, value, least, most, bound) in bounds {
+        if !(least..=most).contains(&value) {
+            return Err(NodeError::Config {
+                field,
+                value,
+                bound,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// How many direct descriptors each core gets; `max_connections` is lowered to what the open file
+/// limit allows, since the kernel bounds the table by it.
+fn descriptors(limits: &mut Limits) -> u32 {
+    let allowed = machine::raise_open_file_limit().unwrap_or_else(|_| machine::open_file_limit());
+    let most = usize::try_from(allowed)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(SPARE_DESCRIPTORS);
+    if limits.max_connections > most {
+        tracing::info!(
+            asked = limits.max_connections,
+            allowed = most,
+            "max_connections of a core is lowered to what the open file limit (ulimit -n) allows"
+        );
+        limits.max_connections = most.max(1);
+    }
+    (limits.max_connections + SPARE_DESCRIPTORS) as u32
+}
+
+/// For each core, its ends of the mailboxes to and from every other.
+fn mailboxes(cores: usize) -> Vec<Mail> {
+    type Ends<T> = Vec<Vec<Option<T>>>;
+    fn square<T: Send>(cores: usize) -> (Ends<Sender<T>>, Ends<Receiver<T>>) {
+        let empty = || (0..cores).map(|_| None).collect::<Vec<_>>();
+        let mut senders: Ends<Sender<T>> = (0..cores).map(|_| empty()).collect();
+        let mut receivers: Ends<Receiver<T>> = (0..cores)
+            .map(|_| (0..cores).map(|_| None).collect())
+            .collect();
+        for from in 0..cores {
+            for to in (0..cores).filter(|to| *to != from) {
+                let (sender, receiver) = channel(MAILBOX_PARCELS);
+                senders[from][to] = Some(sender);
+                receivers[to][from] = Some(receiver);
+            }
+        }
+        (senders, receivers)
+    }
+    let (request_senders, request_receivers) = square::<Requests>(cores);
+    let (delivery_senders, delivery_receivers) = square::<Deliveries>(cores);
+    let doorbells: Arc<[Doorbell]> = (0..cores).map(|_| Doorbell::new()).collect();
+    request_senders
+        .into_iter()
+        .zip(request_receivers)
+        .zip(delivery_senders.into_iter().zip(delivery_receivers))
+        .map(
+            |((requests_out, requests_in), (deliveries_out, deliveries_in))| Mail {
+                requests_out,
+                requests_in,
+                deliveries_out,
+                deliveries_in,
+                doorbells: Arc::clone(&doorbells),
+            },
+        )
+        .collect()
+}
+
+fn wall_ns() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
