@@ -266,8 +266,8 @@ impl Client {
     /// Sends everything that is buffered, and returns once the kernel has it.
     ///
     /// # Errors
-    /// [`ClientError::Disconnected`] when the connection broke, [`ClientError::Unread`],
-    /// [`RequestError::Offline`] when the server said goodbye first.
+    /// [`ClientError::Disconnected`] when the connection broke or the server ends it,
+    /// [`ClientError::Unread`].
     pub fn flush(&mut self) -> Result<(), ClientError> {
         if self.session.to_send().is_empty() {
             return Ok(());
@@ -277,14 +277,13 @@ impl Client {
             self.turn(Duration::MAX)?;
             self.keep_all();
             if !self.session.wants_transport() {
-                let reason = self.session.last_reason().unwrap_or(Reason::Eof);
-                return Err(ClientError::Disconnected(reason));
+                break;
             }
         }
-        // A goodbye drops what was not sent yet.
-        match self.session.is_active() {
-            true => Ok(()),
-            false => Err(RequestError::Offline.into()),
+        // A refusal drops what was not sent yet, and what is sent behind a goodbye is refused.
+        match self.session.ending() {
+            None => Ok(()),
+            Some(reason) => Err(ClientError::Disconnected(reason)),
         }
     }
 

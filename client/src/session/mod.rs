@@ -48,6 +48,11 @@ pub struct SessionConfig {
     pub max_unsent: usize,
     /// Commands that may wait for a reply before [`RequestError::TooManyCommands`].
     pub max_commands: usize,
+    /// Send commands without a reply again when the server takes the session up after a
+    /// reconnect. Topics of durable kinds apply such a command once; those of volatile kinds
+    /// (`stream`, `market`) may apply it twice. If false, [`Notice::OutcomeUnknown`] comes
+    /// instead.
+    pub resend_commands: bool,
     /// Topics that may be known at once before [`RequestError::TooManyTopics`].
     pub max_topics: usize,
 }
@@ -65,6 +70,7 @@ impl Default for SessionConfig {
             max_frame: MAX_FRAME_LEN,
             max_unsent: 4 << 20,
             max_commands: 4096,
+            resend_commands: true,
             max_topics: 1 << 20,
         }
     }
@@ -119,9 +125,9 @@ pub struct SubscribeOptions {
 /// - Subscriptions: asked for again, from the seq behind the newest that was delivered. What the
 ///   server no longer has comes as [`Notice::Gap`].
 /// - Commands with a reply outstanding: if the server took the session up
-///   (`Connected { resumed: true }`) they are sent again with the same request id, so that each
-///   has one effect; otherwise [`Notice::OutcomeUnknown`] says so. Commands that never left are
-///   simply sent.
+///   (`Connected { resumed: true }`) they are sent again with the same request id, which a durable
+///   topic applies once (see [`SessionConfig::resend_commands`]); otherwise
+///   [`Notice::OutcomeUnknown`] says so. Commands that never left are simply sent.
 /// - Publishes do not: they are quiet, so nobody knows which of them arrived.
 ///   [`crate::Disconnected::unconfirmed_publishes`] bounds the loss. Use
 ///   [`Session::publish_confirmed`] for what must not be lost.
@@ -242,6 +248,15 @@ impl Session {
     #[must_use]
     pub fn last_reason(&self) -> Option<Reason> {
         self.state.last_reason
+    }
+
+    /// Why the connection is over or about to be; `None` while it is in use.
+    pub(crate) fn ending(&self) -> Option<Reason> {
+        let state = &self.state;
+        match state.phase {
+            Phase::Offline => state.last_reason,
+            _ => state.lost.or(state.ending.map(|(reason, _)| reason)),
+        }
     }
 
     /// The next notice, or `None` until the transport brings more. Costs no allocation per

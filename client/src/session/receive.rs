@@ -9,7 +9,7 @@ use super::TopicHandle;
 use super::sequence::OutOfOrder;
 use super::state::{Pending, Phase, State, Step};
 use super::topics::{Stage, Subscription};
-use crate::{Notice, ProtocolError, Reason, Refused};
+use crate::{Notice, ProtocolError, Refused};
 
 /// Bytes that PONGs may add beyond what the user's requests may queue.
 const PONG_ROOM: usize = 64 << 10;
@@ -28,7 +28,11 @@ impl State {
             Frame::Event(event) => self.take_event(event, end),
             Frame::Snapshot(snapshot) => self.take_snapshot(snapshot, end),
             Frame::Gap(gap) => self.take_gap(gap),
-            Frame::Reply(reply) => self.take_reply(reply, end),
+            Frame::Reply(reply) => {
+                let taken = self.take_reply(reply, end);
+                self.answer_goodbye();
+                taken
+            }
             Frame::Subscribed(subscribed) => self.take_subscribed(subscribed),
             Frame::Unsubscribed(unsubscribed) => self.take_unsubscribed(unsubscribed),
             Frame::Pong(pong) => self.take_pong(pong),
@@ -36,7 +40,7 @@ impl State {
                 if self.outbox.waiting().len() > self.config.max_unsent + PONG_ROOM {
                     return Err(ProtocolError::PingFlood);
                 }
-                if self.phase == Phase::Active {
+                if self.phase == Phase::Active || self.owes_goodbye {
                     self.outbox.put(&Frame::Pong(Pong {
                         token: ping.token,
                         node_ns: 0,
@@ -60,7 +64,7 @@ impl State {
         self.start_heartbeat(welcome.heartbeat_ms);
         self.queued
             .push_back(Step::plain(Notice::Connected { resumed }));
-        if !resumed {
+        if !(resumed && self.config.resend_commands) {
             self.give_up_commands();
         }
         for slot in self.topics.subscribed() {
@@ -155,6 +159,7 @@ impl State {
             .sequence
             .gap(&gap)
             .map_err(|found| order(FrameType::Gap, gap.topic_id, found))?;
+        self.seek_settlement(slot);
         Ok(Some(gap_step(slot, gap)))
     }
 
@@ -200,6 +205,7 @@ impl State {
             ));
         }
         self.leave(slot);
+        self.seek_settlement(slot);
         Ok(Some(step))
     }
 
@@ -286,8 +292,9 @@ impl State {
 
     fn take_error(&mut self, error: ErrorFrame<'_>, end: usize) -> Taken {
         let slot = self.refuse(error.request_id, &error)?;
-        if error.fatal {
-            self.drain(Reason::Refused(error.code), error.retry_after_ms);
+        match error.fatal {
+            true => self.refused(error.code, error.retry_after_ms),
+            false => self.answer_goodbye(),
         }
         Ok(Some(Step {
             fixed: Notice::Refused(Refused {
@@ -351,7 +358,7 @@ impl State {
     }
 
     fn take_goodbye(&mut self, goodbye: Goodbye<'_>, end: usize) -> Step {
-        self.drain(Reason::Goodbye(goodbye.code), goodbye.retry_after_ms);
+        self.dismissed(goodbye.code, goodbye.retry_after_ms);
         Step {
             fixed: Notice::Goodbye {
                 code: goodbye.code,
@@ -368,6 +375,8 @@ impl State {
         match self.pings.pop_front() {
             Some(ping) if ping.token == pong.token => {
                 self.confirmed = ping.published;
+                self.ponged = ping.token;
+                self.ping_to_settle();
                 Ok(ping.asked.then_some(Step::plain(Notice::Pong {
                     token: pong.token,
                     node_ns: pong.node_ns,

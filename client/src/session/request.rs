@@ -105,6 +105,7 @@ impl State {
                     policy: options.policy,
                     stage: Stage::Wanted,
                     sequence,
+                    settled_by: 0,
                     held_before: false,
                     leaving: None,
                     again: None,

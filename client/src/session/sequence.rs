@@ -14,6 +14,9 @@ pub(crate) struct Sequence {
     epoch: u64,
     /// Seq of the snapshot that may come now.
     snapshot: Option<u64>,
+    /// The server does not go on where it was asked to, so a GAP must come first; the seq that
+    /// it must reach at least.
+    owed_gap: Option<u64>,
 }
 
 /// A seq that is not the one that had to come.
@@ -30,7 +33,7 @@ impl Sequence {
             next: 0,
             settled: from_seq,
             epoch,
-            snapshot: None,
+            ..Self::default()
         }
     }
 
@@ -60,10 +63,14 @@ impl Sequence {
         }
         let before = *self;
         if before.settled > 0 {
-            // If the server cannot go on there, it owes a GAP before anything else.
-            self.next = before.settled;
-            self.epoch = epoch;
-            self.snapshot = None;
+            let anew = before.epoch != 0 && before.epoch != epoch;
+            *self = Self {
+                next: before.settled,
+                settled: before.settled,
+                epoch,
+                snapshot: None,
+                owed_gap: (anew || next_seq != before.settled).then_some(next_seq),
+            };
             return Ok(None);
         }
         *self = Self {
@@ -71,6 +78,7 @@ impl Sequence {
             settled: if last_seq == 0 { next_seq } else { 0 },
             epoch,
             snapshot: Some(last_seq),
+            owed_gap: None,
         };
         let reason = match (before.next, before.epoch == epoch) {
             (0, _) => return Ok(None),
@@ -91,8 +99,20 @@ impl Sequence {
         self.next.saturating_sub(1)
     }
 
+    /// Whether a snapshot may still come that a reconnect must not cost.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.settled != self.next
+    }
+
+    /// No snapshot comes any more: topics without state have none.
+    pub(crate) fn settle(&mut self) {
+        if self.owed_gap.is_none() {
+            self.settled = self.next;
+        }
+    }
+
     pub(crate) fn event(&mut self, seq: u64) -> Result<(), OutOfOrder> {
-        if seq != self.next {
+        if seq != self.next || self.owed_gap.is_some() {
             return Err(OutOfOrder {
                 expected: self.next,
                 got: seq,
@@ -126,6 +146,12 @@ impl Sequence {
         }
         match gap.reason {
             GapReason::Delayed => return Ok(()),
+            _ if self.owed_gap.is_some_and(|seq| gap.last_seq < seq - 1) => {
+                return Err(OutOfOrder {
+                    expected: self.owed_gap.unwrap_or_default(),
+                    got: gap.last_seq,
+                });
+            }
             GapReason::Conflated | GapReason::Expired if gap.last_seq < gap.first_seq => {
                 return Err(OutOfOrder {
                     expected: gap.first_seq,
@@ -139,14 +165,16 @@ impl Sequence {
                 self.settled = if gap.last_seq == 0 { self.next } else { 0 };
             }
         }
+        self.owed_gap = None;
         self.snapshot = Some(gap.last_seq);
         Ok(())
     }
 }
 
 fn after(seq: u64) -> Result<u64, OutOfOrder> {
+    // No event can follow the last number that there is.
     seq.checked_add(1).ok_or(OutOfOrder {
-        expected: seq - 1,
+        expected: u64::MAX - 1,
         got: seq,
     })
 }

@@ -50,8 +50,7 @@ pub(crate) enum Phase {
     Hello,
     /// In use.
     Active,
-    /// The server said that it will close: nothing is sent any more, since bytes to a closed
-    /// socket would make the kernel throw away what is still to be read.
+    /// The server said that it will close. Requests wait for the next connection.
     Draining,
     /// This side said GOODBYE.
     Closing,
@@ -113,6 +112,10 @@ pub(crate) struct State {
     /// By request id, ascending.
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) pings: VecDeque<PendingPing>,
+    /// Some subscription waits for a PING that was not sent yet.
+    unsettled: bool,
+    /// Token of the newest PONG.
+    pub(crate) ponged: u64,
     pub(crate) next_request: u64,
     pub(crate) next_token: u64,
     /// Publishes queued on this connection, and how many of them a PONG has confirmed.
@@ -128,6 +131,8 @@ pub(crate) struct State {
     pub(crate) unused: Vec<u32>,
     /// The transport is gone; told of once what it brought is delivered.
     pub(crate) lost: Option<Reason>,
+    /// The server said GOODBYE and waits for ours.
+    pub(crate) owes_goodbye: bool,
     /// Why the connection will end, told before it did; and no reconnect before that long.
     pub(crate) ending: Option<(Reason, u32)>,
     pub(crate) last_reason: Option<Reason>,
@@ -155,6 +160,8 @@ impl State {
             pending: HashMap::new(),
             in_flight: VecDeque::new(),
             pings: VecDeque::new(),
+            unsettled: false,
+            ponged: 0,
             next_request: 1,
             next_token: 1,
             published: 0,
@@ -165,6 +172,7 @@ impl State {
             queued: VecDeque::new(),
             unused: Vec::new(),
             lost: None,
+            owes_goodbye: false,
             ending: None,
             last_reason: None,
             retry_at: Some(Duration::ZERO),
@@ -204,6 +212,10 @@ impl State {
         self.now = now;
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.heard = true;
+        }
+        if matches!(self.phase, Phase::Draining | Phase::Closing) {
+            // As long as it sends what it promised, it is not late.
+            self.deadline = Some(now + self.config.answer_timeout);
         }
     }
 
@@ -257,6 +269,29 @@ impl State {
         }
     }
 
+    /// Asks for a sign that no snapshot follows, for a subscription that is owed one perhaps:
+    /// until it comes, a reconnect would have to ask for the state again. One PING serves all
+    /// subscriptions confirmed before it.
+    pub(crate) fn seek_settlement(&mut self, slot: u32) {
+        let Some(subscription) = &mut self.topics.get_mut(slot).subscription else {
+            return;
+        };
+        if !subscription.sequence.is_unsettled() {
+            return;
+        }
+        subscription.settled_by = self.next_token;
+        self.unsettled = true;
+        self.ping_to_settle();
+    }
+
+    /// Sends the PING of [`State::seek_settlement`] unless another is on its way.
+    pub(crate) fn ping_to_settle(&mut self) {
+        if self.unsettled && self.pings.is_empty() && self.phase == Phase::Active {
+            self.unsettled = false;
+            self.put_ping(false);
+        }
+    }
+
     pub(crate) fn put_ping(&mut self, asked: bool) -> u64 {
         let token = self.next_token;
         self.next_token += 1;
@@ -280,26 +315,60 @@ impl State {
             }
             Phase::Hello => self.lose(Reason::Closed),
             Phase::Active => {
-                self.outbox.put(&Frame::Goodbye(Goodbye {
-                    code: ErrorCode::Ok as u16,
-                    retry_after_ms: 0,
-                    text: "",
-                }));
-                self.phase = Phase::Closing;
+                self.put_goodbye();
                 self.ending = Some((Reason::Closed, 0));
-                self.deadline = Some(self.now + self.config.answer_timeout);
+                self.drain(Phase::Closing);
             }
             Phase::Draining | Phase::Closing => {}
         }
     }
 
-    /// The server will close: nothing more is sent, and its stream must end in time.
-    pub(crate) fn drain(&mut self, reason: Reason, retry_after_ms: u32) {
-        self.ending.get_or_insert((reason, retry_after_ms));
-        self.phase = Phase::Draining;
-        self.outbox.discard();
+    fn put_goodbye(&mut self) {
+        self.outbox.put(&Frame::Goodbye(Goodbye {
+            code: ErrorCode::Ok as u16,
+            retry_after_ms: 0,
+            text: "",
+        }));
+    }
+
+    /// One side or both have said that the stream ends; it must do so in time.
+    fn drain(&mut self, phase: Phase) {
+        self.phase = phase;
         self.heartbeat = None;
         self.deadline = Some(self.now + self.config.answer_timeout);
+    }
+
+    /// The server closes behind this frame: nothing that would be sent now is read.
+    pub(crate) fn refused(&mut self, code: u16, retry_after_ms: u32) {
+        self.ending
+            .get_or_insert((Reason::Refused(code), retry_after_ms));
+        self.owes_goodbye = false;
+        self.outbox.discard();
+        self.drain(Phase::Draining);
+    }
+
+    /// The server said GOODBYE: it still reads, and closes when it has read ours.
+    pub(crate) fn dismissed(&mut self, code: u16, retry_after_ms: u32) {
+        self.ending
+            .get_or_insert((Reason::Goodbye(code), retry_after_ms));
+        if self.phase == Phase::Active {
+            self.owes_goodbye = true;
+        }
+        self.drain(Phase::Draining);
+        self.answer_goodbye();
+    }
+
+    /// Says GOODBYE in answer to the server's, once no reply is outstanding.
+    pub(crate) fn answer_goodbye(&mut self) {
+        let learning = || {
+            self.pending
+                .values()
+                .any(|what| matches!(what, Pending::Learn(_)))
+        };
+        if self.owes_goodbye && self.in_flight.iter().all(|c| c.at.is_none()) && !learning() {
+            self.owes_goodbye = false;
+            self.put_goodbye();
+        }
     }
 
     /// Ends the connection if it is lost: queues the notices of that.
@@ -313,6 +382,7 @@ impl State {
             (Some(ending), _) => ending,
         };
         self.phase = Phase::Offline;
+        self.owes_goodbye = false;
         self.deadline = None;
         self.heartbeat = None;
         self.last_reason = Some(reason);
@@ -352,6 +422,7 @@ impl State {
         }
         self.pending.clear();
         self.pings.clear();
+        self.unsettled = false;
         let learning = self.topics.forget_ids();
         self.unused.extend(learning);
         for slot in self.topics.subscribed() {
@@ -359,6 +430,9 @@ impl State {
                 continue;
             };
             subscription.held_before |= subscription.stage == Stage::Live;
+            if subscription.stage == Stage::Live && self.ponged >= subscription.settled_by {
+                subscription.sequence.settle();
+            }
             subscription.stage = Stage::Wanted;
             if let Some(request_id) = subscription.leaving {
                 self.end_subscription(slot, request_id, None);
@@ -394,6 +468,7 @@ impl State {
             policy: again.policy,
             stage: Stage::Wanted,
             sequence: again.sequence,
+            settled_by: 0,
             held_before: false,
             leaving: None,
             again: None,

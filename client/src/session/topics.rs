@@ -80,6 +80,8 @@ pub(crate) struct Subscription {
     pub(crate) policy: Policy,
     pub(crate) stage: Stage,
     pub(crate) sequence: Sequence,
+    /// While a snapshot may come: a PONG to this PING or a later one shows that none does.
+    pub(crate) settled_by: u64,
     /// SUBSCRIBED came on some earlier connection.
     pub(crate) held_before: bool,
     /// The request to give it up, made already; sent once SUBSCRIBED tells the id.
