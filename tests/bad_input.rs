@@ -14,7 +14,11 @@ use tickring_protocol::{
 /// The connection is told `code` and closed; others are not touched.
 fn fatal(node: &Node, greet: bool, bytes: &[u8], code: ErrorCode) {
     let mut bystander = Wire::open(node);
-    let mut wire = if greet { Wire::open(node) } else { Wire::connect(node) };
+    let mut wire = if greet {
+        Wire::open(node)
+    } else {
+        Wire::connect(node)
+    };
     wire.bytes(bytes);
     let (told, fatal, _) = wire.expect_error();
     assert_eq!((told, fatal), (code as u16, true), "{code}");
@@ -25,7 +29,11 @@ fn fatal(node: &Node, greet: bool, bytes: &[u8], code: ErrorCode) {
 /// The frame is refused with `code` and the connection goes on.
 fn refused(wire: &mut Wire, frame: &Frame<'_>, code: ErrorCode, request_id: u64) {
     wire.send(frame);
-    assert_eq!(wire.expect_error(), (code as u16, false, request_id), "{code}");
+    assert_eq!(
+        wire.expect_error(),
+        (code as u16, false, request_id),
+        "{code}"
+    );
     ping(wire);
 }
 
@@ -33,7 +41,12 @@ fn refused(wire: &mut Wire, frame: &Frame<'_>, code: ErrorCode, request_id: u64)
 fn replied(wire: &mut Wire, command: Command<'_>, code: ErrorCode) {
     wire.send(&Frame::Command(command));
     wire.next(|frame| match frame {
-        Frame::Reply(Reply { code: told, request_id, payload, .. }) => {
+        Frame::Reply(Reply {
+            code: told,
+            request_id,
+            payload,
+            ..
+        }) => {
             assert_eq!((*told, *request_id), (code as u16, command.request_id));
             assert!(!payload.is_empty(), "a refusal has a text");
         }
@@ -48,7 +61,14 @@ fn ping(wire: &mut Wire) {
 }
 
 fn command<'a>(topic: &'a str, payload: &'a [u8]) -> Command<'a> {
-    Command { request_id: 5, topic_id: 0, command: PUBLISH, topic, payload, quiet: false }
+    Command {
+        request_id: 5,
+        topic_id: 0,
+        command: PUBLISH,
+        topic,
+        payload,
+        quiet: false,
+    }
 }
 
 /// A valid frame with one field of its bytes changed.
@@ -63,9 +83,24 @@ fn broken_framing_closes_the_connection_with_the_reason() {
     let node = node(|_| ());
     fatal(&node, false, &[0; 8], ErrorCode::BadLength);
     fatal(&node, true, &[7, 0, 0, 0, 5, 0, 0, 0], ErrorCode::BadLength);
-    fatal(&node, true, &[0xff, 0xff, 0xff, 0x7f, 5, 0, 0, 0], ErrorCode::FrameTooLarge);
-    fatal(&node, true, &(512u32 * 1024 + 1).to_le_bytes().repeat(2), ErrorCode::FrameTooLarge);
-    fatal(&node, true, &[8, 0, 0, 0, 0x6f, 0, 0, 0], ErrorCode::UnknownType);
+    fatal(
+        &node,
+        true,
+        &[0xff, 0xff, 0xff, 0x7f, 5, 0, 0, 0],
+        ErrorCode::FrameTooLarge,
+    );
+    fatal(
+        &node,
+        true,
+        &(512u32 * 1024 + 1).to_le_bytes().repeat(2),
+        ErrorCode::FrameTooLarge,
+    );
+    fatal(
+        &node,
+        true,
+        &[8, 0, 0, 0, 0x6f, 0, 0, 0],
+        ErrorCode::UnknownType,
+    );
 }
 
 #[test]
@@ -101,10 +136,25 @@ fn an_unknown_optional_type_is_passed_over() {
 #[test]
 fn strangers_and_other_versions_are_told_so() {
     let node = node(|_| ());
-    fatal(&node, false, &patched(&hello("x"), 8, b"HTTP"), ErrorCode::BadMagic);
-    fatal(&node, false, &patched(&hello("x"), 12, &[9, 0]), ErrorCode::BadVersion);
+    fatal(
+        &node,
+        false,
+        &patched(&hello("x"), 8, b"HTTP"),
+        ErrorCode::BadMagic,
+    );
+    fatal(
+        &node,
+        false,
+        &patched(&hello("x"), 12, &[9, 0]),
+        ErrorCode::BadVersion,
+    );
     // A browser that was pointed at this port.
-    fatal(&node, false, b"GET / HTTP/1.1\r\n\r\n", ErrorCode::FrameTooLarge);
+    fatal(
+        &node,
+        false,
+        b"GET / HTTP/1.1\r\n\r\n",
+        ErrorCode::FrameTooLarge,
+    );
 }
 
 #[test]
@@ -121,15 +171,34 @@ fn a_newer_minor_version_is_welcome() {
 fn texts_must_be_utf8_and_of_bounded_length() {
     let node = node(|_| ());
     let name_at = encode(&hello("")).len();
-    fatal(&node, false, &patched(&hello("abc"), name_at, &[0xff]), ErrorCode::BadUtf8);
-    fatal(&node, false, &encode(&hello(&"x".repeat(65))), ErrorCode::NameTooLong);
+    fatal(
+        &node,
+        false,
+        &patched(&hello("abc"), name_at, &[0xff]),
+        ErrorCode::BadUtf8,
+    );
+    fatal(
+        &node,
+        false,
+        &encode(&hello(&"x".repeat(65))),
+        ErrorCode::NameTooLong,
+    );
     let topic_at = encode(&subscribe("", 0)).len();
-    fatal(&node, true, &patched(&subscribe("stream/a", 0), topic_at, &[0xff]), ErrorCode::BadUtf8);
+    fatal(
+        &node,
+        true,
+        &patched(&subscribe("stream/a", 0), topic_at, &[0xff]),
+        ErrorCode::BadUtf8,
+    );
 
     let mut wire = Wire::open(&node);
     let long = format!("stream/{}", "x".repeat(249));
     refused(&mut wire, &subscribe(&long, 0), ErrorCode::NameTooLong, 42);
-    replied(&mut wire, command(&long, &message(b"x")), ErrorCode::NameTooLong);
+    replied(
+        &mut wire,
+        command(&long, &message(b"x")),
+        ErrorCode::NameTooLong,
+    );
 }
 
 #[test]
@@ -137,7 +206,12 @@ fn the_first_frame_must_be_hello_and_no_other() {
     let node = node(|_| ());
     let publish = Frame::Command(command("stream/a", b""));
     fatal(&node, false, &encode(&publish), ErrorCode::NotNegotiated);
-    fatal(&node, false, &encode(&subscribe("stream/a", 0)), ErrorCode::NotNegotiated);
+    fatal(
+        &node,
+        false,
+        &encode(&subscribe("stream/a", 0)),
+        ErrorCode::NotNegotiated,
+    );
     fatal(&node, true, &encode(&hello("again")), ErrorCode::Unexpected);
 }
 
@@ -146,7 +220,10 @@ fn bodies_must_have_the_length_of_their_layout() {
     let node = node(|_| ());
     let frames = [
         Frame::Ping(Ping { token: 1 }),
-        Frame::Unsubscribe(Unsubscribe { request_id: 1, topic_id: 1 }),
+        Frame::Unsubscribe(Unsubscribe {
+            request_id: 1,
+            topic_id: 1,
+        }),
         subscribe("stream/a", 0),
     ];
     for frame in frames {
@@ -163,10 +240,18 @@ fn bodies_must_have_the_length_of_their_layout() {
 #[test]
 fn fields_must_have_a_meaning() {
     let node = node(|_| ());
-    fatal(&node, true, &patched(&subscribe("stream/a", 0), 32, &[9]), ErrorCode::BadField);
+    fatal(
+        &node,
+        true,
+        &patched(&subscribe("stream/a", 0), 32, &[9]),
+        ErrorCode::BadField,
+    );
     let nameless = Frame::Command(command("", b""));
     fatal(&node, true, &encode(&nameless), ErrorCode::BadField);
-    let both = Frame::Command(Command { topic_id: 1, ..command("stream/a", b"") });
+    let both = Frame::Command(Command {
+        topic_id: 1,
+        ..command("stream/a", b"")
+    });
     fatal(&node, true, &encode(&both), ErrorCode::BadField);
 }
 
@@ -177,7 +262,12 @@ fn topics_must_have_a_good_name_and_a_known_kind() {
     for bad in ["", "stream", "/a", "stream/", "Stream/a", "stream/a b"] {
         refused(&mut wire, &subscribe(bad, 0), ErrorCode::BadName, 42);
     }
-    refused(&mut wire, &subscribe("nothing/a", 0), ErrorCode::UnknownKind, 42);
+    refused(
+        &mut wire,
+        &subscribe("nothing/a", 0),
+        ErrorCode::UnknownKind,
+        42,
+    );
     replied(&mut wire, command("nothing/a", b""), ErrorCode::UnknownKind);
     replied(&mut wire, command("stream", b""), ErrorCode::BadName);
 }
@@ -188,15 +278,29 @@ fn unknown_ids_and_double_subscriptions_are_refused() {
         let node = node(|config| config.cores = cores);
         let mut wire = Wire::open(&node);
         for topic_id in [1, 2, 3, u32::MAX] {
-            let frame = Frame::Unsubscribe(Unsubscribe { request_id: 8, topic_id });
+            let frame = Frame::Unsubscribe(Unsubscribe {
+                request_id: 8,
+                topic_id,
+            });
             refused(&mut wire, &frame, ErrorCode::NotSubscribed, 8);
-            let by_id = Command { topic_id, ..command("", b"") };
+            let by_id = Command {
+                topic_id,
+                ..command("", b"")
+            };
             replied(&mut wire, by_id, ErrorCode::UnknownTopic);
         }
         for topic in ["stream/a", "stream/b", "stream/c"] {
             let id = wire.subscribe(topic, 0);
-            refused(&mut wire, &subscribe(topic, 0), ErrorCode::AlreadySubscribed, 42);
-            let gone = Frame::Unsubscribe(Unsubscribe { request_id: 8, topic_id: id });
+            refused(
+                &mut wire,
+                &subscribe(topic, 0),
+                ErrorCode::AlreadySubscribed,
+                42,
+            );
+            let gone = Frame::Unsubscribe(Unsubscribe {
+                request_id: 8,
+                topic_id: id,
+            });
             wire.send(&gone);
             wire.expect(|frame| matches!(frame, Frame::Unsubscribed(u) if u.request_id == 8));
             refused(&mut wire, &gone, ErrorCode::NotSubscribed, 8);
@@ -213,10 +317,20 @@ fn limits_are_told_and_cost_nobody_the_connection() {
     let mut wire = Wire::open(&node);
     wire.subscribe("stream/a", 0);
     wire.subscribe("stream/b", 0);
-    refused(&mut wire, &subscribe("stream/c", 0), ErrorCode::SubscriptionLimit, 42);
+    refused(
+        &mut wire,
+        &subscribe("stream/c", 0),
+        ErrorCode::SubscriptionLimit,
+        42,
+    );
     let mut other = Wire::open(&node);
     other.subscribe("stream/c", 0);
-    refused(&mut other, &subscribe("stream/d", 0), ErrorCode::TopicLimit, 42);
+    refused(
+        &mut other,
+        &subscribe("stream/d", 0),
+        ErrorCode::TopicLimit,
+        42,
+    );
     replied(&mut other, command("stream/d", b""), ErrorCode::TopicLimit);
 }
 
@@ -240,26 +354,57 @@ fn one_connection_too_many_is_told_to_try_later() {
 fn commands_must_fit_their_machine() {
     let node = node(|_| ());
     let mut wire = Wire::open(&node);
-    replied(&mut wire, command("stream/a", b"short"), ErrorCode::BadCommand);
-    let unknown = Command { command: 77, ..command("stream/a", b"") };
+    replied(
+        &mut wire,
+        command("stream/a", b"short"),
+        ErrorCode::BadCommand,
+    );
+    let unknown = Command {
+        command: 77,
+        ..command("stream/a", b"")
+    };
     replied(&mut wire, unknown, ErrorCode::UnknownCommand);
-    replied(&mut wire, command("market/X", &message(b"x")), ErrorCode::BadCommand);
-    replied(&mut wire, command("node/core-0", &message(b"x")), ErrorCode::UnknownCommand);
+    replied(
+        &mut wire,
+        command("market/X", &message(b"x")),
+        ErrorCode::BadCommand,
+    );
+    replied(
+        &mut wire,
+        command("node/core-0", &message(b"x")),
+        ErrorCode::UnknownCommand,
+    );
 
     let publish = |kind: EventKind, body: &[u8]| {
         let mut payload = Vec::new();
-        Publish { kind: kind as u16, event_ns: 1, body }.encode(&mut payload);
+        Publish {
+            kind: kind as u16,
+            event_ns: 1,
+            body,
+        }
+        .encode(&mut payload);
         payload
     };
     let mut quote = Vec::new();
     Quote::default().encode(&mut quote);
     let longer = publish(EventKind::Quote, &[&quote[..], &[0]].concat());
-    replied(&mut wire, command("market/X", &longer), ErrorCode::BadCommand);
+    replied(
+        &mut wire,
+        command("market/X", &longer),
+        ErrorCode::BadCommand,
+    );
     quote[32] = 7; // price_decimals
-    replied(&mut wire, command("market/X", &publish(EventKind::Quote, &quote)), ErrorCode::BadField);
+    replied(
+        &mut wire,
+        command("market/X", &publish(EventKind::Quote, &quote)),
+        ErrorCode::BadField,
+    );
 
     // A quiet command is answered when it is refused.
-    let quiet = Command { quiet: true, ..command("stream/a", b"short") };
+    let quiet = Command {
+        quiet: true,
+        ..command("stream/a", b"short")
+    };
     replied(&mut wire, quiet, ErrorCode::BadCommand);
 }
 
@@ -287,9 +432,22 @@ fn goodbye_is_answered_behind_what_was_promised() {
     let node = node(|_| ());
     let mut wire = Wire::open(&node);
     let mut burst = encode(&Frame::Command(command("stream/a", &message(b"x"))));
-    burst.extend(encode(&Frame::Goodbye(Goodbye { code: 0, retry_after_ms: 0, text: "" })));
+    burst.extend(encode(&Frame::Goodbye(Goodbye {
+        code: 0,
+        retry_after_ms: 0,
+        text: "",
+    })));
     wire.bytes(&burst);
-    wire.expect(|frame| matches!(frame, Frame::Reply(Reply { seq: 1, code: 0, .. })));
+    wire.expect(|frame| {
+        matches!(
+            frame,
+            Frame::Reply(Reply {
+                seq: 1,
+                code: 0,
+                ..
+            })
+        )
+    });
     wire.expect(|frame| matches!(frame, Frame::Goodbye(Goodbye { code: 0, .. })));
     assert!(wire.is_closed());
 }
@@ -310,10 +468,17 @@ fn random_bytes_never_hurt_anybody_else() {
         encode(&subscribe("stream/a", 0)),
         encode(&Frame::Command(command("stream/a", &message(b"hello")))),
         encode(&Frame::Ping(Ping { token: 1 })),
-        encode(&Frame::Unsubscribe(Unsubscribe { request_id: 1, topic_id: 1 })),
+        encode(&Frame::Unsubscribe(Unsubscribe {
+            request_id: 1,
+            topic_id: 1,
+        })),
     ];
     for round in 0..600 {
-        let mut wire = if round % 3 == 0 { Wire::connect(&node) } else { Wire::open(&node) };
+        let mut wire = if round % 3 == 0 {
+            Wire::connect(&node)
+        } else {
+            Wire::open(&node)
+        };
         let mut bytes: Vec<u8> = Vec::new();
         for _ in 0..random() % 6 {
             bytes.extend(&valid[(random() % valid.len() as u64) as usize]);
@@ -331,7 +496,13 @@ fn random_bytes_never_hurt_anybody_else() {
         }
     }
     ping(&mut bystander);
-    let greeting = Hello { major: 1, minor: 0, session: 0, name: "", credentials: b"" };
+    let greeting = Hello {
+        major: 1,
+        minor: 0,
+        session: 0,
+        name: "",
+        credentials: b"",
+    };
     let mut late = Wire::connect(&node);
     late.send(&Frame::Hello(greeting));
     late.expect(|frame| matches!(frame, Frame::Welcome(_)));

@@ -34,8 +34,13 @@ impl Wire {
     pub fn connect(node: &Node) -> Self {
         let stream = TcpStream::connect(node.local_addr()).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Self { stream, received: Vec::new() }
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        Self {
+            stream,
+            received: Vec::new(),
+        }
     }
 
     /// Connected, and greeted.
@@ -89,7 +94,10 @@ impl Wire {
     ///
     /// Panics when the connection ends or stays silent.
     pub fn next<R>(&mut self, read: impl FnOnce(&Frame<'_>) -> R) -> R {
-        assert!(self.fill(), "the connection ended where a frame was expected");
+        assert!(
+            self.fill(),
+            "the connection ended where a frame was expected"
+        );
         match decode(&self.received, 16 << 20).unwrap() {
             Decoded::Frame { frame, len } => {
                 let result = read(&frame);
@@ -107,7 +115,12 @@ impl Wire {
     /// The next frame must be ERROR; gives its code, whether it is fatal, and its request id.
     pub fn expect_error(&mut self) -> (u16, bool, u64) {
         self.next(|frame| match frame {
-            Frame::Error(ErrorFrame { code, fatal, request_id, .. }) => (*code, *fatal, *request_id),
+            Frame::Error(ErrorFrame {
+                code,
+                fatal,
+                request_id,
+                ..
+            }) => (*code, *fatal, *request_id),
             other => panic!("{other:?} instead of ERROR"),
         })
     }
@@ -167,6 +180,11 @@ pub fn subscribe(topic: &str, from_seq: u64) -> Frame<'_> {
 /// The payload of a PUBLISH of a message.
 pub fn message(body: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
-    Publish { kind: EventKind::Message as u16, event_ns: 7, body }.encode(&mut payload);
+    Publish {
+        kind: EventKind::Message as u16,
+        event_ns: 7,
+        body,
+    }
+    .encode(&mut payload);
     payload
 }
