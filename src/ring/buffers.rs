@@ -129,8 +129,8 @@ impl Buffers {
         if !self.incremental {
             self.give_back(id);
         } else if len == 0 {
-            // The end of a stream names a buffer but takes nothing from it; kernels before 6.19 forget to say "more"
-            // here. Giving the buffer back would hand it to the kernel twice.
+            // The end of a stream may name a buffer though it takes nothing from it, and not every kernel says "more"
+            // then. Giving the buffer back would hand it to the kernel twice.
         } else if more {
             self.filled[usize::from(id)] += len;
         } else {

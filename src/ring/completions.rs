@@ -4,7 +4,7 @@ use std::io;
 
 use io_uring::cqueue;
 
-use super::slots::{Phase, Slot};
+use super::slots::{Phase, Sending, Slot};
 use super::tag::{Operation, Tag};
 use super::{Ring, StableBytes};
 
@@ -39,7 +39,8 @@ pub enum Completion<'a, P> {
         slot: Slot,
         /// What was given to `send`.
         payload: P,
-        /// Bytes that the kernel took. Less than all of them means that the connection failed, or was closed, midway.
+        /// `Ok`: the kernel took all of it; its bytes. `Err`: the connection failed, or was
+        /// closed (`ECANCELED`), and some beginning of it may have gone out.
         result: io::Result<usize>,
     },
     /// A connect has ended.
@@ -184,17 +185,23 @@ impl<P: StableBytes> Ring<P> {
             state.generation, tag.generation,
             "a send outlived its connection"
         );
-        let payload = state
-            .sending
-            .take()
-            .expect("a slot owns the payload until its send's only completion");
+        let sending = state.sending.as_mut();
+        let sending = sending.expect("a slot owns the payload until its send's last completion");
+        sending.sent += result.max(0) as usize;
+        let short = result > 0 && sending.sent < sending.total;
+        if short && state.phase == Phase::Open && !self.ending {
+            return self.arm_send(slot);
+        }
+        let Sending { payload, total, .. } = state.sending.take().expect("seen above");
         if state.phase != Phase::Open {
             self.close_if_idle(slot);
         }
+        let result = if short { -libc::ECANCELED } else { result };
+        let result = outcome(result).map(|_| total);
         f(Completion::Sent {
             slot,
             payload,
-            result: outcome(result),
+            result,
         });
     }
 

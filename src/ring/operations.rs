@@ -9,12 +9,15 @@ use io_uring::{opcode, squeue};
 use socket2::SockAddr;
 
 use super::buffers::GROUP;
-use super::slots::{Phase, Slot};
+use super::slots::{Phase, Sending, Slot};
 use super::tag::{Operation, Tag};
 use super::{Ring, StableBytes, Waker};
 
-/// Most slices of one payload (`UIO_MAXIOV`: the kernel refuses more).
+/// Most slices that go to the kernel at once (`UIO_MAXIOV`: it refuses more). A payload with more takes several steps.
 pub const MAX_SLICES: usize = 1024;
+
+/// Most bytes of one slice that go to the kernel at once.
+const MAX_SEND: usize = 1 << 30;
 
 impl<P: StableBytes> Ring<P> {
     /// Accepts connections of this listening socket into direct descriptors from now on:
@@ -172,36 +175,48 @@ impl<P: StableBytes> Ring<P> {
         }
     }
 
-    /// Sends a payload; [`Sent`](super::Completion::Sent) gives it back when the kernel has taken all of it, or the
-    /// connection has failed.
+    /// Sends a payload, however long; [`Sent`](super::Completion::Sent) gives it back when the kernel has taken all of
+    /// it, or the connection has failed. One at a time: what comes meanwhile is the caller's to collect.
     ///
     /// # Panics
-    /// If the slot is not open or is sending, if there are more than [`MAX_SLICES`] slices, or if a single slice is
-    /// longer than `u32::MAX` bytes.
+    /// If the slot is not open or is sending.
     pub fn send(&mut self, slot: Slot, payload: P) {
-        let tag = self.tag(slot, Operation::Send);
-        self.make_room();
+        let _ = self.tag(slot, Operation::Send);
         let state = &mut self.slots[slot.index()];
         assert!(state.sending.is_none(), "{slot:?} is sending");
-        // From here on the payload is where it stays until the kernel is done; its bytes do not move with it anyway.
-        let payload = state.sending.insert(payload);
-        // MSG_WAITALL: the kernel goes on after a short send by itself. MSG_NOSIGNAL: no SIGPIPE.
-        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let slices = payload.slice_count();
+        state.sending = Some(Sending::new(payload));
+        self.arm_send(slot);
+    }
+
+    /// Hands what is left of the slot's payload to the kernel.
+    ///
+    /// A short send comes back here instead of going on in the kernel (`MSG_WAITALL`): there a send that has waited 128
+    /// times for a slow reader moves to a thread of its own, and slow readers may not cost threads.
+    pub(super) fn arm_send(&mut self, slot: Slot) {
+        self.make_room();
+        let state = &self.slots[slot.index()];
+        let sending = state
+            .sending
+            .as_ref()
+            .expect("the callers have just put it there, or seen it");
+        let (first, skip) = sending.position();
+        let slices = sending.payload.slice_count() - first;
+        // No SIGPIPE when the peer is gone.
+        let flags = libc::MSG_NOSIGNAL;
         let send = if slices <= 1 {
-            let bytes = if slices == 0 { &[] } else { payload.slice(0) };
-            let len = u32::try_from(bytes.len())
-                .expect("a slice is at most u32::MAX bytes, see # Panics");
+            let bytes = if slices == 0 {
+                &[]
+            } else {
+                &sending.payload.slice(first)[skip..]
+            };
+            let len = bytes.len().min(MAX_SEND) as u32;
             opcode::Send::new(Fixed(slot.0), bytes.as_ptr(), len)
                 .flags(flags)
                 .build()
         } else {
-            assert!(
-                slices <= MAX_SLICES,
-                "{slices} slices, at most {MAX_SLICES}"
-            );
-            let iovecs = self.iovecs.store((0..slices).map(|index| {
-                let bytes = payload.slice(index);
+            let slices = slices.min(MAX_SLICES);
+            let iovecs = self.iovecs.store((first..first + slices).map(|index| {
+                let bytes = &sending.payload.slice(index)[if index == first { skip } else { 0 }..];
                 libc::iovec {
                     iov_base: bytes.as_ptr().cast_mut().cast(),
                     iov_len: bytes.len(),
@@ -218,6 +233,7 @@ impl<P: StableBytes> Ring<P> {
                 .flags(flags as u32)
                 .build()
         };
+        let tag = Tag::new(Operation::Send, state.generation, slot.0);
         // SAFETY: the bytes are stable (the contract of `StableBytes`) and owned by the slot until the last completion,
         // or leaked. Header and iovecs stay in the arena until the kernel has taken the submission. It copies both when
         // it prepares the message, before or at its first attempt, and keeps the copy for later attempts.

@@ -50,7 +50,7 @@ pub struct Ring<P: StableBytes> {
     pub(super) starved: Vec<Slot>,
 
     waker: Waker,
-    features: Features,
+    pub(super) features: Features,
     pub(super) techniques: Techniques,
     /// Not `Send`, not `Sync`.
     thread: PhantomData<*mut ()>,

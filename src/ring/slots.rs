@@ -1,5 +1,6 @@
 //! What the ring knows about each direct descriptor.
 
+use super::StableBytes;
 use super::tag::GENERATION_MASK;
 
 /// Names a socket in a ring's table of direct descriptors. Names are reused after
@@ -46,7 +47,46 @@ pub(super) struct SlotState<P> {
     /// Shutdown operations with the kernel.
     pub(super) shutdowns: u8,
     /// What is being sent, until the kernel is done with it.
-    pub(super) sending: Option<P>,
+    pub(super) sending: Option<Sending<P>>,
+}
+
+/// A payload on its way.
+#[derive(Debug)]
+pub(super) struct Sending<P> {
+    pub(super) payload: P,
+    /// Bytes of the payload.
+    pub(super) total: usize,
+    /// Bytes that the kernel has taken.
+    pub(super) sent: usize,
+}
+
+impl<P: StableBytes> Sending<P> {
+    pub(super) fn new(payload: P) -> Self {
+        let total = (0..payload.slice_count())
+            .map(|index| payload.slice(index).len())
+            .sum();
+        Self {
+            payload,
+            total,
+            sent: 0,
+        }
+    }
+
+    /// Index of the slice that is next, and the bytes of it that are sent. After the last slice if nothing is left.
+    pub(super) fn position(&self) -> (usize, usize) {
+        let mut before = self.sent;
+        if before == 0 {
+            return (0, 0);
+        }
+        for index in 0..self.payload.slice_count() {
+            let len = self.payload.slice(index).len();
+            if before < len {
+                return (index, before);
+            }
+            before -= len;
+        }
+        (self.payload.slice_count(), 0)
+    }
 }
 
 impl<P> SlotState<P> {
