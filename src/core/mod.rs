@@ -168,7 +168,8 @@ pub struct Core {
 
     stats: NodeStats,
     report_at: u64,
-    /// Index of `node/core-N`, once somebody has asked for it.
+    /// `node/core-N`, and its index once somebody has subscribed to it.
+    report_name: String,
     report_topic: Option<usize>,
 }
 
@@ -230,6 +231,7 @@ impl Core {
                 ..NodeStats::default()
             },
             report_at: now.mono_ns,
+            report_name: format!("node/core-{core}"),
             report_topic: None,
         }
     }

@@ -184,6 +184,9 @@ impl Core {
         frames: &mut Vec<u8>,
     ) -> Result<Opened, Refusal> {
         let index = self.topics.open(name)?;
+        if name == self.report_name {
+            self.report_topic = Some(index);
+        }
         let cores = self.ids.cores;
         let topic = self.topics.get_mut(index);
         topic.open(core, cores);

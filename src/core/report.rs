@@ -44,9 +44,6 @@ impl Core {
 
     /// Publishes the figures if they are due and wanted.
     pub(super) fn report(&mut self) {
-        if self.report_topic.is_none() {
-            self.report_topic = self.topics.find(&format!("node/core-{}", self.core));
-        }
         if self.now.mono_ns < self.report_at || !self.is_watched() {
             return;
         }

@@ -1,6 +1,6 @@
 //! A topic's newest events, encoded, for replay: bounded per topic and per core.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use tickring_protocol::HEADER_LEN;
 
@@ -26,8 +26,8 @@ pub(crate) struct History {
 
 #[derive(Debug)]
 struct Chunk {
-    /// When it was begun, among all chunks of the core.
-    number: u64,
+    /// Its place in the order in which the core's chunks were begun.
+    place: u32,
     first_seq: u64,
     frames: Vec<u8>,
 }
@@ -36,19 +36,81 @@ struct Chunk {
 #[derive(Debug)]
 pub(crate) struct ChunkPool {
     limits: HistoryLimits,
-    /// The topic of each chunk, in the order in which they were begun.
-    order: BTreeMap<u64, usize>,
-    next_number: u64,
+    order: Order,
     spare: Vec<Vec<u8>>,
     bytes: usize,
+}
+
+/// The topics of all chunks in the order in which the chunks were begun: a doubly linked list in a
+/// vector, so that any chunk can leave at once and a steady state allocates nothing.
+#[derive(Debug)]
+struct Order {
+    /// Place 0 is the list's end and beginning.
+    links: Vec<Link>,
+    free: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    before: u32,
+    after: u32,
+    topic: usize,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self {
+            links: vec![Link {
+                before: 0,
+                after: 0,
+                topic: usize::MAX,
+            }],
+            free: Vec::new(),
+        }
+    }
+}
+
+impl Order {
+    fn oldest(&self) -> Option<usize> {
+        let first = self.links[0].after;
+        (first != 0).then(|| self.links[first as usize].topic)
+    }
+
+    fn push(&mut self, topic: usize) -> u32 {
+        let newest = self.links[0].before;
+        let link = Link {
+            before: newest,
+            after: 0,
+            topic,
+        };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.links[place as usize] = link;
+                place
+            }
+            None => {
+                self.links.push(link);
+                self.links.len() as u32 - 1
+            }
+        };
+        self.links[newest as usize].after = place;
+        self.links[0].before = place;
+        place
+    }
+
+    fn remove(&mut self, place: u32) {
+        let Link { before, after, .. } = self.links[place as usize];
+        self.links[before as usize].after = after;
+        self.links[after as usize].before = before;
+        self.free.push(place);
+    }
 }
 
 impl ChunkPool {
     pub(crate) fn new(limits: HistoryLimits) -> Self {
         Self {
             limits,
-            order: BTreeMap::new(),
-            next_number: 0,
+            order: Order::default(),
             spare: Vec::new(),
             bytes: 0,
         }
@@ -64,13 +126,11 @@ impl ChunkPool {
         if self.bytes <= self.limits.core_bytes {
             return None;
         }
-        self.order.first_key_value().map(|(_, topic)| *topic)
+        self.order.oldest()
     }
 
     fn begin(&mut self, topic: usize, first_seq: u64, capacity: usize) -> Chunk {
-        let number = self.next_number;
-        self.next_number += 1;
-        self.order.insert(number, topic);
+        let place = self.order.push(topic);
         let frames = match capacity {
             LARGEST_CHUNK => self
                 .spare
@@ -80,14 +140,14 @@ impl ChunkPool {
         };
         self.bytes += frames.capacity();
         Chunk {
-            number,
+            place,
             first_seq,
             frames,
         }
     }
 
     fn give_back(&mut self, chunk: Chunk) {
-        self.order.remove(&chunk.number);
+        self.order.remove(chunk.place);
         let mut frames = chunk.frames;
         self.bytes -= frames.capacity();
         if frames.capacity() == LARGEST_CHUNK && self.spare.len() < 64 {

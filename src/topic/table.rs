@@ -86,11 +86,6 @@ impl Topics {
         &self.list[index]
     }
 
-    /// The topic called `name`, if there is one.
-    pub(crate) fn find(&self, name: &str) -> Option<usize> {
-        self.by_name.get(name).copied()
-    }
-
     /// The topic called `name`, made now if need be.
     pub(crate) fn open(&mut self, name: &str) -> Result<usize, Refusal> {
         if let Some(&index) = self.by_name.get(name) {
