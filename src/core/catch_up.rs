@@ -93,6 +93,12 @@ impl Core {
         ))
     }
 
+    /// Whether mail for other cores was not taken yet.
+    pub fn has_mail(&self) -> bool {
+        !self.requests.iter().all(Requests::is_empty)
+            || !self.deliveries.iter().all(Deliveries::is_empty)
+    }
+
     fn on_events(&mut self, range: Range, bytes: Arc<Vec<u8>>) {
         let batch = self.log.adopt(Arc::clone(&bytes));
         let frames = &bytes[range.start as usize..range.end as usize];

@@ -157,7 +157,7 @@ impl Core {
     }
 
     fn must_wait(&mut self, slot: u32) -> Option<Parked> {
-        if !self.takes_requests() {
+        if self.quiescing || !self.takes_requests() {
             return Some(Parked::Mail);
         }
         let most = self.limits.outbox_bytes + ANSWER_ROOM;

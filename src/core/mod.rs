@@ -142,6 +142,8 @@ pub struct Core {
     next_number: u32,
     timers: BinaryHeap<Reverse<(u64, u32, u32)>>,
     parked: VecDeque<u32>,
+    /// Whether frames are no longer acted on, because the node is about to stop.
+    quiescing: bool,
     stopping: bool,
 
     topics: Topics,
@@ -207,6 +209,7 @@ impl Core {
             next_number: 0,
             timers: BinaryHeap::new(),
             parked: VecDeque::new(),
+            quiescing: false,
             stopping: false,
             topics: Topics::new(core, ids, limits.max_topics, registry),
             chunks: ChunkPool::new(history),
@@ -255,7 +258,7 @@ impl Core {
             }
         }
         for _ in 0..self.parked.len() {
-            if !self.takes_requests() {
+            if self.quiescing || !self.takes_requests() {
                 break;
             }
             if let Some(slot) = self.parked.pop_front() {
@@ -380,10 +383,17 @@ impl Core {
         self.open
     }
 
+    /// The first step of stopping: what clients send from here on is not acted on. The driver lets
+    /// the mail of all cores come to rest, so that every event that was accepted reaches its
+    /// subscribers, and then calls [`Core::shutdown`].
+    pub fn quiesce(&mut self) {
+        self.quiescing = true;
+    }
+
     /// Stops: every connection gets what it was promised and a GOODBYE, and is closed. The driver
     /// goes on making turns until [`Core::connections`] is 0.
     pub fn shutdown(&mut self) {
-        self.stopping = true;
+        (self.quiescing, self.stopping) = (true, true);
         for slot in 0..self.connections.len() as u32 {
             if self.connections[slot as usize].is_some() {
                 self.fire(slot, Event::Shutdown, shutting_down());

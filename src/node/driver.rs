@@ -23,8 +23,25 @@ const TURN_PARCELS: usize = 4;
 const MAIL_RETRY: Duration = Duration::from_micros(200);
 /// How long to stop accepting when the table of descriptors is full.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
+/// How often a stopping core looks how far the others have come.
+const STOP_POLL: Duration = Duration::from_millis(1);
 /// Time beyond the core's own timeouts that a stopping node gives its connections.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// The steps of stopping. A core takes the next one when all cores have reached the one before, so
+/// that an event that one core has accepted still reaches the subscribers of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// No frame is acted on any more, and all requests of before are posted.
+    Quiet,
+    /// All requests are answered, and the answers posted.
+    Answered,
+    /// All connections are closed.
+    Closed,
+}
+
+/// How many steps there are.
+pub(super) const STEPS: usize = 3;
 
 /// A core's ends of its mailboxes, by the other core; its own place is empty.
 pub(super) struct Mail {
@@ -33,6 +50,16 @@ pub(super) struct Mail {
     pub(super) deliveries_out: Vec<Option<Sender<Deliveries>>>,
     pub(super) deliveries_in: Vec<Option<Receiver<Deliveries>>>,
     pub(super) doorbells: Arc<[Doorbell]>,
+}
+
+/// How far stopping has come.
+struct Stop {
+    /// When it goes on without those who have not come this far.
+    give_up: Instant,
+    /// Steps reached.
+    reached: usize,
+    /// Whether the core was told to let its connections go.
+    closing: bool,
 }
 
 /// One thread: a core, its ring, its mailboxes.
@@ -49,9 +76,8 @@ pub(super) struct Driver {
     accept_again: Option<Instant>,
     /// Whether mail was left behind because its mailbox had no room.
     mail_left: bool,
-    /// When a stopping node gives up on its connections.
-    stop_at: Option<Instant>,
-    drained: bool,
+    /// Set while stopping.
+    stop: Option<Stop>,
 }
 
 impl Driver {
@@ -83,8 +109,7 @@ impl Driver {
             accepted: Vec::new(),
             accept_again: None,
             mail_left: false,
-            stop_at: None,
-            drained: false,
+            stop: None,
         })
     }
 
@@ -105,10 +130,11 @@ impl Driver {
             self.stop_if_told();
             self.take_completions();
             self.take_mail();
+            self.close_when_answered();
             self.core.end_turn();
             self.act();
             self.post_mail(&wakers);
-            if self.is_done(&wakers) {
+            if self.is_stopped() {
                 self.ring.submit()?;
                 drop(guard);
                 return Ok(());
@@ -168,16 +194,57 @@ impl Driver {
         let accept = self
             .accept_again
             .map(|at| at.saturating_duration_since(Instant::now()));
-        let stop = self.stop_at.map(|_| Duration::from_millis(1));
+        let stop = self.stop.as_ref().map(|_| STOP_POLL);
         [deadline, retry, accept, stop].into_iter().flatten().min()
     }
 
     fn stop_if_told(&mut self) {
-        if self.stop_at.is_none() && self.shared.stop.load(Ordering::Acquire) {
-            self.stop_at = Some(Instant::now() + self.stop_grace);
+        if self.stop.is_none() && self.shared.stop.load(Ordering::Acquire) {
+            let give_up = Instant::now() + self.stop_grace;
+            self.stop = Some(Stop {
+                give_up,
+                reached: 0,
+                closing: false,
+            });
             self.ring.stop_listening();
+            self.core.quiesce();
+        }
+    }
+
+    /// Whether every core has reached this step of stopping.
+    fn all_reached(&self, step: Step) -> bool {
+        self.shared.reached[step as usize].load(Ordering::Acquire) == self.mail.doorbells.len()
+    }
+
+    /// Lets the connections go once the last event for them has come.
+    fn close_when_answered(&mut self) {
+        let answered = self.all_reached(Step::Answered) && self.mail.is_empty();
+        if let Some(stop) = &mut self.stop
+            && !stop.closing
+            && answered
+        {
+            stop.closing = true;
             self.core.shutdown();
         }
+    }
+
+    /// Takes the steps of stopping at the end of a turn; whether the last one is done.
+    fn is_stopped(&mut self) -> bool {
+        let Some(stop) = &self.stop else { return false };
+        let posted = !self.mail_left && !self.core.has_mail();
+        let reached = match stop.reached {
+            0 => posted,
+            1 => self.all_reached(Step::Quiet) && self.mail.is_empty() && posted,
+            2 => stop.closing && self.core.connections() == 0,
+            _ => false,
+        };
+        let stop = self.stop.as_mut().expect("just seen");
+        if reached {
+            self.shared.reached[stop.reached].fetch_add(1, Ordering::AcqRel);
+            stop.reached += 1;
+        }
+        // A core without connections still owns topics that others may be waiting for.
+        Instant::now() >= stop.give_up || self.all_reached(Step::Closed)
     }
 
     /// Hands the core what has come to pass.
@@ -306,18 +373,13 @@ impl Driver {
             }
         }
     }
+}
 
-    /// Whether the node is stopping and nobody needs this core any more.
-    fn is_done(&mut self, wakers: &[Waker]) -> bool {
-        let Some(stop_at) = self.stop_at else {
-            return false;
-        };
-        if !self.drained && self.core.connections() == 0 {
-            self.drained = true;
-            self.shared.drained.fetch_add(1, Ordering::AcqRel);
-        }
-        // A core without connections still owns topics that others may be waiting for.
-        self.shared.drained.load(Ordering::Acquire) == wakers.len() || Instant::now() >= stop_at
+impl Mail {
+    /// Whether nothing has come that was not taken in.
+    fn is_empty(&self) -> bool {
+        self.deliveries_in.iter().flatten().all(Receiver::is_empty)
+            && self.requests_in.iter().flatten().all(Receiver::is_empty)
     }
 }
 

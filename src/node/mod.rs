@@ -111,8 +111,8 @@ pub enum NodeError {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Cores that have no connections left.
-    drained: AtomicUsize,
+    /// How many cores have reached each step of stopping.
+    reached: [AtomicUsize; driver::STEPS],
 }
 
 /// A running node. Dropping it without [`Node::wait`] stops it.
