@@ -211,28 +211,8 @@ impl Client {
         timeout: Duration,
     ) -> Result<CommandReply, ClientError> {
         let wanted = self.session.command(topic, command, payload)?;
-        self.wait_for(timeout, |notice| match *notice {
-            Notice::Reply { reply, .. } if reply.request_id == wanted => Some(match reply.code {
-                0 => Ok(CommandReply {
-                    seq: reply.seq,
-                    payload: reply.payload.to_vec(),
-                }),
-                code => Err(ClientError::Refused {
-                    code,
-                    retry_after_ms: reply.retry_after_ms,
-                    text: String::from_utf8_lossy(reply.payload).into_owned(),
-                }),
-            }),
-            Notice::OutcomeUnknown { request_id, .. } if request_id == wanted => {
-                Some(Err(ClientError::OutcomeUnknown))
-            }
-            Notice::Refused(refused) if refused.request_id == wanted => {
-                Some(Err(ClientError::Refused {
-                    code: refused.code,
-                    retry_after_ms: refused.retry_after_ms,
-                    text: refused.text.to_owned(),
-                }))
-            }
+        self.wait_for(timeout, |notice| match outcome(notice) {
+            Some((request_id, result)) if request_id == wanted => Some(result),
             _ => None,
         })
     }
@@ -579,6 +559,36 @@ enum Answer<R> {
     KeepAndStop,
 }
 
-fn cost(notice: &OwnedNotice) -> usize {
+/// The request that a notice concludes, if it is one of a command, and how.
+pub(crate) fn outcome(notice: &Notice<'_>) -> Option<(u64, Result<CommandReply, ClientError>)> {
+    Some(match *notice {
+        Notice::Reply { reply, .. } => {
+            let result = match reply.code {
+                0 => Ok(CommandReply {
+                    seq: reply.seq,
+                    payload: reply.payload.to_vec(),
+                }),
+                code => Err(ClientError::Refused {
+                    code,
+                    retry_after_ms: reply.retry_after_ms,
+                    text: String::from_utf8_lossy(reply.payload).into_owned(),
+                }),
+            };
+            (reply.request_id, result)
+        }
+        Notice::OutcomeUnknown { request_id, .. } => (request_id, Err(ClientError::OutcomeUnknown)),
+        Notice::Refused(refused) => {
+            let result = Err(ClientError::Refused {
+                code: refused.code,
+                retry_after_ms: refused.retry_after_ms,
+                text: refused.text.to_owned(),
+            });
+            (refused.request_id, result)
+        }
+        _ => return None,
+    })
+}
+
+pub(crate) fn cost(notice: &OwnedNotice) -> usize {
     NOTICE_COST + notice.body().len()
 }

@@ -4,7 +4,7 @@
 //!   resumption, publishing. Build a driver of one's own on it.
 //! - [`Client`] drives a session over TCP, blocking, without a runtime; optionally it spins
 //!   instead of sleeping.
-//! - `AsyncClient` drives one on tokio (feature `tokio`).
+//! - `AsyncClient` drives one on tokio (feature `tokio`): see `Options::connect_async`.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -21,12 +21,16 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod blocking;
 mod link;
 mod notice;
 mod options;
 mod session;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::{AsyncClient, Notices};
 pub use blocking::{Client, ClientError, CommandReply};
 pub use notice::{Disconnected, Notice, OwnedNotice, ProtocolError, Reason, Refused};
 pub use options::Options;

@@ -67,7 +67,7 @@ fn a_subscription_goes_on_behind_its_newest_event_after_the_connection_broke() {
             let asked = peer.subscribed(6, 3, 3);
             assert_eq!(asked, (3, 77), "from the next seq, with its epoch");
             peer.event(6, 3, b"c");
-            while peer.next(|_| ()).is_some() {}
+            peer.until_gone();
         });
         let mut client = options(&address).busy_poll(busy_poll).connect().unwrap();
         let from_the_oldest = SubscribeOptions {
@@ -202,7 +202,7 @@ fn events_that_come_while_a_command_waits_are_kept_in_order() {
             retry_after_ms: 40,
             payload: b"later",
         }));
-        while peer.next(|_| ()).is_some() {}
+        peer.until_gone();
     });
     let mut client = options(&address).connect().unwrap();
     client
@@ -246,12 +246,7 @@ fn both_sides_writing_50_mb_at_each_other_get_through() {
             fake::event(5, seq, &sent).encode(&mut out);
         }
         peer.stream.write_all(&out).unwrap();
-        let mut published = 0;
-        while peer
-            .next(|frame| published += u64::from(matches!(frame, Frame::Command(_))))
-            .is_some()
-        {}
-        published
+        peer.until_gone()
     });
     let mut client = options(&address)
         .max_unread(80 << 20)
@@ -287,7 +282,7 @@ fn notices_that_nobody_takes_stop_the_publisher_with_an_error_and_are_not_lost()
         for seq in 1..=100 {
             peer.event(5, seq, &[0; 1000]);
         }
-        while peer.next(|_| ()).is_some() {}
+        peer.until_gone();
     });
     let mut client = options(&address).max_unread(20_000).connect().unwrap();
     client
@@ -333,7 +328,7 @@ fn publishing_is_refused_while_offline_and_goes_on_once_connected() {
             _ => None,
         });
         assert_eq!(body, b"after");
-        while peer.next(|_| ()).is_some() {}
+        peer.until_gone();
     });
     let mut client = options(&address).connect().unwrap();
     let retry_in = until(&mut client, |notice| match notice {

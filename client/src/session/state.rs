@@ -185,7 +185,7 @@ impl State {
 
     pub(crate) fn open(&mut self, now: Duration) {
         assert!(
-            self.phase == Phase::Offline && self.lost.is_none() && self.queued.is_empty(),
+            self.phase == Phase::Offline && self.lost.is_none(),
             "the last connection must have ended, and its notices been taken, before a new one"
         );
         self.now = now;

@@ -85,6 +85,17 @@ impl Peer {
         }
     }
 
+    /// Reads until the client says goodbye or is gone; how many commands there were.
+    pub(crate) fn until_gone(&mut self) -> u64 {
+        let mut commands = 0;
+        while self.next(|frame| {
+            commands += u64::from(matches!(frame, Frame::Command(_)));
+            matches!(frame, Frame::Goodbye(_))
+        }) == Some(false)
+        {}
+        commands
+    }
+
     /// The next frame, which must be the one that `read` wants.
     pub(crate) fn expect<R>(&mut self, read: impl Fn(Frame<'_>) -> Option<R>) -> R {
         self.next(|frame| read(frame).unwrap_or_else(|| panic!("unexpected {frame:?}")))
