@@ -170,6 +170,10 @@ impl AsyncClient {
     /// it, and waits for that while much is to be sent. `kind` and `event_ns` are those of
     /// [`Publish`].
     ///
+    /// Awaited one by one, each publish costs a trip to the task and a write of its own. Awaited
+    /// together they share a write and keep the order in which they were first polled; the
+    /// highest rate is that of the blocking [`crate::Client`].
+    ///
     /// # Errors
     /// [`ClientError::Request`] with [`RequestError::Offline`] while there is no connection;
     /// [`ClientError::Unread`]. The event was not taken.
