@@ -272,9 +272,8 @@ impl Core {
         let node_ns = self.now.wall_ns;
         let connection = self.connection(slot);
         connection.name = hello.name.into();
-        if hello.session != 0 {
-            connection.session = hello.session;
-        }
+        // Nothing is remembered of a session beyond its connection yet, so an old token is not
+        // taken up: a client that believed so would send commands again that were applied.
         let welcome = Welcome {
             major: VERSION_MAJOR,
             minor: newest_common(hello.minor, VERSION_MINOR),
@@ -283,7 +282,7 @@ impl Core {
             max_frame: limits.max_frame_bytes.try_into().unwrap_or(u32::MAX),
             max_subscriptions: limits.max_subscriptions.try_into().unwrap_or(u32::MAX),
             node_ns,
-            resumed: hello.session != 0,
+            resumed: false,
         };
         self.fire(slot, Event::Hello, Farewell::goodbye(ErrorCode::Ok, ""));
         self.send(slot, &Frame::Welcome(welcome), 0);
