@@ -59,7 +59,7 @@ enum Parser {
     Binance,
     Csv {
         columns: Columns,
-        row: Row,
+        row: Box<Row>,
         symbol: Option<String>,
     },
 }
@@ -189,7 +189,7 @@ fn csv_parser(lines: &mut Lines, options: &SourceOptions) -> Result<Parser, Faul
     }
     Ok(Parser::Csv {
         columns,
-        row,
+        row: Box::new(row),
         symbol: options.symbol.clone(),
     })
 }

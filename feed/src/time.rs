@@ -53,10 +53,10 @@ pub fn parse_timestamp(text: &str) -> Option<u64> {
 }
 
 fn since_epoch(value: u64) -> Option<u64> {
-    let unit_ns = match value {
-        ..100_000_000_000 => 1_000_000_000,
-        ..100_000_000_000_000 => 1_000_000,
-        ..100_000_000_000_000_000 => 1000,
+    let unit_ns = match value.checked_ilog10().unwrap_or(0) {
+        0..=10 => 1_000_000_000,
+        11..=13 => 1_000_000,
+        14..=16 => 1000,
         _ => 1,
     };
     value.checked_mul(unit_ns)

@@ -1,6 +1,10 @@
 //! The recordings that the folder in the environment variable `TICKRING_DATA` holds, and texts
 //! that come back as they were written.
-#![allow(clippy::unwrap_used, reason = "what a test cannot read fails it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "what a test cannot read fails it, and what it skips it says"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
