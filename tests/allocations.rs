@@ -163,7 +163,7 @@ fn a_delivered_message_allocates_nothing() {
                 node.turn(0, |_| ());
             }
             let burst = publishes(quiet);
-            let mut one_turn =
+            let one_turn =
                 |node: &mut Node| node.turn(0, |core| core.on_received(SUBSCRIBERS, &burst));
             for _ in 0..2_000 {
                 one_turn(&mut node);

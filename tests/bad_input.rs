@@ -1,5 +1,7 @@
 //! The table of bad input in protocol/SPEC.md, row by row over a real socket.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Topics over real sockets: order, resume, slow clients, unsubscribing, stopping.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! A node in this process and a bare connection to it, for tests of the whole server.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
