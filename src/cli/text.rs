@@ -1,0 +1,182 @@
+//! What happens on a topic as lines for people, in columns.
+
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write};
+
+use tickring_client::protocol::{Event, Gap, MarketState, Quote, Snapshot, Trade};
+
+use super::body::{Body, reason_name};
+use super::clock::TimeOfDay;
+
+/// Bytes of a message that are shown.
+const SHOWN: usize = 4096;
+
+/// Writes lines whose columns stand under each other.
+#[derive(Debug, Default)]
+pub(super) struct Columns {
+    topic_width: usize,
+    cell: String,
+}
+
+impl Columns {
+    /// For topics of at most this many characters.
+    pub(super) fn new(topic_width: usize) -> Self {
+        Self {
+            topic_width,
+            cell: String::new(),
+        }
+    }
+
+    pub(super) fn event(
+        &mut self,
+        out: &mut impl Write,
+        topic: &str,
+        event: &Event<'_>,
+    ) -> io::Result<()> {
+        let body = Body::read(event.kind, event.body);
+        self.head(out, topic, event.seq, event.event_ns, body.name())?;
+        self.body(out, &body)
+    }
+
+    pub(super) fn snapshot(
+        &mut self,
+        out: &mut impl Write,
+        topic: &str,
+        snapshot: &Snapshot<'_>,
+    ) -> io::Result<()> {
+        self.head(out, topic, snapshot.seq, snapshot.event_ns, "snapshot")?;
+        self.body(out, &Body::read(snapshot.kind, snapshot.body))
+    }
+
+    pub(super) fn gap(&mut self, out: &mut impl Write, topic: &str, gap: &Gap) -> io::Result<()> {
+        let (width, reason) = (self.topic_width, reason_name(gap.reason));
+        write!(
+            out,
+            "{topic:<width$} {:>10} {:15} gap      ",
+            gap.last_seq, ""
+        )?;
+        match gap.first_seq <= gap.last_seq {
+            true => writeln!(
+                out,
+                "{} to {} do not come ({reason})",
+                gap.first_seq, gap.last_seq
+            ),
+            false => writeln!(out, "what was known is void ({reason})"),
+        }
+    }
+
+    fn head(
+        &mut self,
+        out: &mut impl Write,
+        topic: &str,
+        seq: u64,
+        ns: u64,
+        kind: &str,
+    ) -> io::Result<()> {
+        let width = self.topic_width;
+        write!(
+            out,
+            "{topic:<width$} {seq:>10} {} {kind:<8} ",
+            TimeOfDay(ns)
+        )
+    }
+
+    fn body(&mut self, out: &mut impl Write, body: &Body<'_>) -> io::Result<()> {
+        match body {
+            Body::Trade(trade) => self.trade(out, trade)?,
+            Body::Quote(quote) => self.quote(out, quote)?,
+            Body::Market(state) => self.market(out, state)?,
+            Body::Stats(stats) => write!(
+                out,
+                "{} connections, {} subscriptions, {} topics, {} events, {} delivered",
+                stats.connections, stats.subscriptions, stats.topics, stats.events, stats.delivered
+            )?,
+            Body::Message(bytes) => message(out, bytes)?,
+            Body::Other(kind, bytes) => {
+                write!(out, "kind {kind}: ")?;
+                message(out, bytes)?;
+            }
+        }
+        writeln!(out)
+    }
+
+    fn trade(&mut self, out: &mut impl Write, trade: &Trade) -> io::Result<()> {
+        write!(out, "{:<7} ", trade.side.name())?;
+        self.right(out, trade.price.display(trade.price_decimals))?;
+        write!(out, " x {}", trade.qty.display(trade.qty_decimals))
+    }
+
+    fn quote(&mut self, out: &mut impl Write, quote: &Quote) -> io::Result<()> {
+        self.right(out, quote.bid_qty.display(quote.qty_decimals))?;
+        write!(out, " x ")?;
+        self.right(out, quote.bid.display(quote.price_decimals))?;
+        write!(out, " | {}", quote.ask.display(quote.price_decimals))?;
+        write!(out, " x {}", quote.ask_qty.display(quote.qty_decimals))
+    }
+
+    fn market(&mut self, out: &mut impl Write, state: &MarketState) -> io::Result<()> {
+        if let Some((_, trade)) = &state.trade {
+            let price =
+                |price: tickring_client::protocol::Micros| price.display(trade.price_decimals);
+            write!(
+                out,
+                "last {} x {}, open {}, high {}, low {}, volume {} in {} trades; ",
+                price(trade.price),
+                trade.qty.display(trade.qty_decimals),
+                price(state.open),
+                price(state.high),
+                price(state.low),
+                state.volume.display(trade.qty_decimals),
+                state.trades
+            )?;
+        }
+        match &state.quote {
+            Some((_, quote)) => write!(
+                out,
+                "bid {}, ask {}",
+                quote.bid.display(quote.price_decimals),
+                quote.ask.display(quote.price_decimals)
+            ),
+            None => write!(out, "no quote yet"),
+        }
+    }
+
+    /// A number, right-aligned in a column of 12.
+    fn right(&mut self, out: &mut impl Write, value: impl Display) -> io::Result<()> {
+        self.cell.clear();
+        write!(self.cell, "{value}").map_err(io::Error::other)?;
+        write!(out, "{:>12}", self.cell)
+    }
+}
+
+/// Shows text as it is but for control characters, which could play tricks on a terminal.
+fn message(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    let shown = &bytes[..bytes.len().min(SHOWN)];
+    for chunk in shown.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character.is_control() {
+                true => write!(out, "{}", character.escape_default())?,
+                false => write!(out, "{character}")?,
+            }
+        }
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}")?;
+        }
+    }
+    match bytes.len() - shown.len() {
+        0 => Ok(()),
+        more => write!(out, " ... and {more} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_cannot_send_escapes_to_the_terminal() {
+        let mut out = Vec::new();
+        message(&mut out, b"a\x1b[2Jb\xff\tc").unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "a\\u{1b}[2Jb\\xff\\tc");
+    }
+}

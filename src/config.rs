@@ -1,0 +1,416 @@
+//! The server's configuration: defaults, under a file, under the environment, under flags.
+//!
+//! One table below names every setting; file keys, environment variables, flags, their help and
+//! the comments of `--print-config` all come from it.
+
+mod units;
+
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tickring::core::Limits;
+use tickring::node::{MAX_CORES, NodeConfig};
+use tickring_protocol::{DEFAULT_PORT, MAX_FRAME_LEN};
+
+pub(crate) use units::{ByteSize, Span};
+
+/// Where a configuration is looked for when none is named; the first that exists is read.
+const SEARCHED: [&str; 2] = ["tickring.toml", "/etc/tickring.toml"];
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Makes [`Settings`] (what one source says) and [`Config`] (what holds) from one table:
+/// `[environment variable, name of the value, more arguments of clap] key: type = default`,
+/// and the bounds behind `in` where the type alone does not tell them.
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:tt])+
+        [$env:tt, $value:tt $(, $extra:ident = $setting:expr)*]
+        $key:ident: $type:ty = $default:expr $(, in $bounds:expr)?;
+    )+) => {
+        /// What one source says; what it leaves open is for the next.
+        #[derive(Clone, Debug, Default, PartialEq, clap::Args, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(crate) struct Settings {$(
+            $(#[doc = $doc])+
+            #[arg(long, env = $env, value_name = $value $(, $extra = $setting)*)]
+            pub(crate) $key: Option<$type>,
+        )+}
+
+        impl Settings {
+            /// These settings, and those of `lower` where these are silent.
+            fn over(self, lower: Self) -> Self {
+                Self { $($key: self.$key.or(lower.$key)),+ }
+            }
+
+            /// These settings, and the defaults where they are silent.
+            ///
+            /// # Errors
+            /// [`ConfigError::OutOfBounds`].
+            fn finish(self) -> Result<Config, ConfigError> {
+                let config = Config { $($key: self.$key.unwrap_or_else(|| $default)),+ };
+                $($(check(stringify!($key), &config.$key, &$bounds)?;)?)+
+                Ok(config)
+            }
+        }
+
+        /// The configuration that holds.
+        #[derive(Clone, Debug, PartialEq)]
+        pub(crate) struct Config {$(
+            $(#[doc = $doc])+
+            pub(crate) $key: $type,
+        )+}
+
+        impl Config {
+            /// The configuration as TOML, each key under a comment that tells its meaning,
+            /// bounds and default. Read back, it gives the same configuration.
+            pub(crate) fn to_toml(&self) -> String {
+                let mut out = String::new();
+                $(
+                    let mut key = Commented { out: &mut out, key: stringify!($key) };
+                    $(key.comment($doc);)+
+                    $(key.bounds(&$bounds);)?
+                    key.value(&$default, &self.$key);
+                )+
+                out
+            }
+        }
+    };
+}
+
+settings! {
+    /// Address and port to listen on; port 0 takes a free one.
+    ["TICKRING_LISTEN", "ADDR"]
+    listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT));
+
+    /// Cores: threads that each run a share of the connections and of the topics. Unless it is
+    /// set, one for each CPU that this process may use.
+    ["TICKRING_CORES", "N"]
+    cores: usize = processors(), in 1..=MAX_CORES;
+
+    /// Pin each core's thread to a CPU of its own.
+    ["TICKRING_PIN", "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true"]
+    pin: bool = true;
+
+    /// Never sleep: poll for work instead. The lowest latency, at the price of a whole CPU for
+    /// each core.
+    ["TICKRING_BUSY_POLL", "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true"]
+    busy_poll: bool = false;
+
+    /// Directory for what must survive a restart; made at start if it is missing. Empty: none.
+    /// Volatile topics, such as `stream` and `market`, keep nothing there.
+    ["TICKRING_DATA", "DIR"]
+    data: String = String::new();
+
+    /// Connections that may wait to be accepted, for each core; the kernel caps it at
+    /// `net.core.somaxconn`.
+    ["TICKRING_BACKLOG", "N"]
+    backlog: u32 = 4096, in 1..=65_535;
+
+    /// Open connections of the node, shared out evenly among the cores; one more is answered
+    /// `connection_limit`.
+    ["TICKRING_MAX_CONNECTIONS", "N"]
+    max_connections: u32 = 65_536, in 1..=1_048_576;
+
+    /// Subscriptions of one connection; one more is answered `subscription_limit`.
+    ["TICKRING_MAX_SUBSCRIPTIONS", "N"]
+    max_subscriptions: u32 = 10_000, in 1..=16_777_216;
+
+    /// Topics of the node, shared out evenly among the cores; one more is answered `topic_limit`.
+    ["TICKRING_MAX_TOPICS", "N"]
+    max_topics: u32 = 100_000, in 1..=16_777_216;
+
+    /// Bytes of one frame from a client; a longer one is answered `frame_too_large`.
+    ["TICKRING_MAX_FRAME_BYTES", "BYTES"]
+    max_frame_bytes: ByteSize = ByteSize(512 * KIB), in ByteSize(8 * KIB)..=ByteSize(MAX_FRAME_LEN as u64);
+
+    /// Bytes that may wait to be sent to one connection; beyond them its subscriptions' policies
+    /// act (conflate, resume, disconnect), and its commands wait.
+    ["TICKRING_OUTBOX_BYTES", "BYTES"]
+    outbox_bytes: ByteSize = ByteSize(256 * KIB), in ByteSize(4 * KIB)..=ByteSize(1024 * MIB);
+
+    /// The kernel's send buffer of each connection; a small one makes a slow client's backlog
+    /// start sooner, and be fresher. 0: as large as the kernel finds good.
+    ["TICKRING_SEND_BUFFER_BYTES", "BYTES"]
+    send_buffer_bytes: ByteSize = ByteSize(0), in ByteSize(0)..=ByteSize(1024 * MIB);
+
+    /// Bytes received from one connection that cannot be acted on yet; beyond them its socket is
+    /// not read.
+    ["TICKRING_INBOX_BYTES", "BYTES"]
+    inbox_bytes: ByteSize = ByteSize(64 * KIB), in ByteSize(4 * KIB)..=ByteSize(1024 * MIB);
+
+    /// Bytes of events kept for replay, of one topic.
+    ["TICKRING_HISTORY_TOPIC_BYTES", "BYTES"]
+    history_topic_bytes: ByteSize = ByteSize(16 * MIB), in ByteSize(0)..=ByteSize(1024 * 1024 * MIB);
+
+    /// Bytes of events kept for replay, of all topics of the node, shared out evenly among the
+    /// cores.
+    ["TICKRING_HISTORY_BYTES", "BYTES"]
+    history_bytes: ByteSize = ByteSize(1024 * MIB), in ByteSize(0)..=ByteSize(1024 * 1024 * MIB);
+
+    /// Time from a connection's accept to its HELLO; then it is closed with `hello_timeout`.
+    ["TICKRING_HELLO_TIMEOUT", "TIME"]
+    hello_timeout: Span = seconds(5), in Span(Duration::from_millis(10))..=seconds(3600);
+
+    /// Silence after which a connection is closed with `idle_timeout`; a third of it is the
+    /// heartbeat that clients are told. 0: never.
+    ["TICKRING_IDLE_TIMEOUT", "TIME"]
+    idle_timeout: Span = seconds(90), in seconds(0)..=seconds(86_400);
+
+    /// Time for what was promised to go out once a connection is being closed, and for all of
+    /// them once the node is told to stop.
+    ["TICKRING_DRAIN_TIMEOUT", "TIME"]
+    drain_timeout: Span = seconds(5), in seconds(0)..=seconds(3600);
+
+    /// Time for a client to close its side of the connection after ours.
+    ["TICKRING_LINGER_TIMEOUT", "TIME"]
+    linger_timeout: Span = seconds(2), in seconds(0)..=seconds(3600);
+}
+
+/// Why there is no configuration to start with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read the configuration {}: {cause}", file.display())]
+    Unreadable {
+        file: PathBuf,
+        cause: std::io::Error,
+    },
+    #[error("in the configuration {}: {cause}", file.display())]
+    Malformed {
+        file: PathBuf,
+        cause: toml::de::Error,
+    },
+    #[error("{key} is {value}; it must be {low} to {high}")]
+    OutOfBounds {
+        key: &'static str,
+        value: String,
+        low: String,
+        high: String,
+    },
+}
+
+/// Where the configuration of `serve` comes from.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Sources {
+    /// Configuration file (TOML). Without it ./tickring.toml is read if there is one, otherwise
+    /// /etc/tickring.toml if there is one.
+    #[arg(long, env = "TICKRING_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Sources {
+    /// The configuration that holds, and the file that was read for it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the file cannot be read or a value is out of its bounds.
+    pub(crate) fn resolve(self) -> Result<(Config, Option<PathBuf>), ConfigError> {
+        let found = || {
+            SEARCHED
+                .map(PathBuf::from)
+                .into_iter()
+                .find(|path| path.exists())
+        };
+        let file = self.config.or_else(found);
+        let written = match &file {
+            Some(file) => read(file)?,
+            None => Settings::default(),
+        };
+        Ok((self.settings.over(written).finish()?, file))
+    }
+}
+
+impl Config {
+    /// What the node is started with.
+    pub(crate) fn node(&self) -> NodeConfig {
+        NodeConfig {
+            listen: self.listen,
+            backlog: self.backlog,
+            cores: self.cores,
+            pin: self.pin,
+            busy_poll: self.busy_poll,
+            send_buffer: (self.send_buffer_bytes.0 > 0).then(|| self.send_buffer_bytes.bytes()),
+            limits: self.limits_per_core(),
+            ..NodeConfig::default()
+        }
+    }
+
+    /// What each core allows: its share of what the node does.
+    fn limits_per_core(&self) -> Limits {
+        let share = |all: usize| all.div_ceil(self.cores);
+        Limits {
+            max_connections: share(self.max_connections as usize),
+            max_subscriptions: self.max_subscriptions as usize,
+            max_topics: share(self.max_topics as usize),
+            max_frame_bytes: self.max_frame_bytes.bytes(),
+            outbox_bytes: self.outbox_bytes.bytes(),
+            inbox_bytes: self.inbox_bytes.bytes(),
+            history_topic_bytes: self.history_topic_bytes.bytes(),
+            history_bytes: share(self.history_bytes.bytes()),
+            hello_timeout: self.hello_timeout.0,
+            idle_timeout: self.idle_timeout.0,
+            drain_timeout: self.drain_timeout.0,
+            linger_timeout: self.linger_timeout.0,
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Settings, ConfigError> {
+    let text = std::fs::read_to_string(file).map_err(|cause| ConfigError::Unreadable {
+        file: file.to_owned(),
+        cause,
+    })?;
+    toml::from_str(&text).map_err(|cause| ConfigError::Malformed {
+        file: file.to_owned(),
+        cause,
+    })
+}
+
+const fn seconds(count: u64) -> Span {
+    Span(Duration::from_secs(count))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_CORES)
+}
+
+fn check<T: PartialOrd + Display>(
+    key: &'static str,
+    value: &T,
+    bounds: &RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    match bounds.contains(value) {
+        true => Ok(()),
+        false => Err(ConfigError::OutOfBounds {
+            key,
+            value: value.to_string(),
+            low: bounds.start().to_string(),
+            high: bounds.end().to_string(),
+        }),
+    }
+}
+
+/// Writes one key of a TOML file under its comment.
+struct Commented<'a> {
+    out: &'a mut String,
+    key: &'static str,
+}
+
+impl Commented<'_> {
+    fn comment(&mut self, line: &str) {
+        if !self.out.is_empty() && !self.out.ends_with('\n') {
+            self.out.push('\n');
+        }
+        *self.out += &format!("#{line}\n");
+    }
+
+    fn bounds<T: Display>(&mut self, bounds: &RangeInclusive<T>) {
+        *self.out += &format!("# From {} to {}.\n", bounds.start(), bounds.end());
+    }
+
+    fn value<T: serde::Serialize>(&mut self, default: &T, value: &T) {
+        let (default, value) = (in_toml(default), in_toml(value));
+        *self.out += &format!("# Default: {default}\n{} = {value}\n\n", self.key);
+    }
+}
+
+fn in_toml<T: serde::Serialize>(value: &T) -> String {
+    toml::Value::try_from(value)
+        .expect("addresses, numbers, texts and truth values all have a form in TOML")
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_as_the_same_configuration() {
+        let config = settings("cores = 3\nlisten = '[::1]:0'\noutbox_bytes = 5000\nidle_timeout = '0'\ndata = 'a \"b\" \\ c'\npin = false")
+            .finish()
+            .unwrap();
+        let text = config.to_toml();
+        assert_eq!(settings(&text).finish().unwrap(), config, "{text}");
+    }
+
+    #[test]
+    fn every_key_is_printed_with_a_comment_above_it() {
+        let text = Settings::default().finish().unwrap().to_toml();
+        let lines: Vec<&str> = text.lines().collect();
+        let keys = lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| line.contains(" = ") && !line.starts_with('#'));
+        let mut count = 0;
+        for (at, line) in keys {
+            assert!(lines[at - 1].starts_with("# Default: "), "{line}");
+            count += 1;
+        }
+        assert_eq!(count, 19);
+        assert!(
+            text.contains(
+                "# From 8KiB to 16MiB.\n# Default: \"512KiB\"\nmax_frame_bytes = \"512KiB\""
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_higher_source_overrides_key_by_key() {
+        let config = settings("cores = 2\nmax_topics = 5")
+            .over(settings("cores = 4\nmax_connections = 9"))
+            .finish()
+            .unwrap();
+        assert_eq!(
+            (config.cores, config.max_topics, config.max_connections),
+            (2, 5, 9)
+        );
+    }
+
+    #[test]
+    fn what_the_node_may_hold_is_shared_out_among_its_cores_without_a_loss() {
+        let config = settings("cores = 3\nmax_connections = 10\nmax_topics = 9\nhistory_bytes = 100\nmax_subscriptions = 7").finish().unwrap();
+        let limits = config.limits_per_core();
+        assert_eq!(
+            (
+                limits.max_connections,
+                limits.max_topics,
+                limits.history_bytes
+            ),
+            (4, 3, 34)
+        );
+        assert_eq!(
+            limits.max_subscriptions, 7,
+            "this one is for each connection"
+        );
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused_by_name() {
+        for (text, message) in [
+            ("cores = 0", "cores is 0; it must be 1 to 128"),
+            (
+                "max_frame_bytes = '17MiB'",
+                "max_frame_bytes is 17MiB; it must be 8KiB to 16MiB",
+            ),
+            (
+                "hello_timeout = '0'",
+                "hello_timeout is 0; it must be 10ms to 1h",
+            ),
+        ] {
+            assert_eq!(settings(text).finish().unwrap_err().to_string(), message);
+        }
+    }
+}
