@@ -35,6 +35,8 @@ pub struct Outcome {
     pub snapshots: u64,
     /// Publishes that the server refused.
     pub refused: u64,
+    /// UNSUBSCRIBEs sent right behind their SUBSCRIBE that the server refused as not subscribed.
+    pub unsubscribes_refused: u64,
     /// Connections that the server closed, or that broke, during the run.
     pub disconnected: u64,
     /// Times that a server's answer did not come in time.
@@ -87,6 +89,7 @@ impl Outcome {
             (&mut self.gaps_delayed, other.gaps_delayed),
             (&mut self.snapshots, other.snapshots),
             (&mut self.refused, other.refused),
+            (&mut self.unsubscribes_refused, other.unsubscribes_refused),
             (&mut self.disconnected, other.disconnected),
             (&mut self.stuck, other.stuck),
             (&mut self.cycles, other.cycles),

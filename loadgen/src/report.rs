@@ -66,6 +66,8 @@ pub struct Report {
     pub snapshots: u64,
     /// Publishes (in `churn`: subscribes too) that the server refused.
     pub refused: u64,
+    /// UNSUBSCRIBEs in one write with their SUBSCRIBE that the server refused as not subscribed.
+    pub unsubscribes_refused: u64,
     /// Events of topics that the connection did not ask for, or of another run.
     pub strangers: u64,
     /// UNSUBSCRIBED frames with another last seq than that of the last event.
@@ -90,8 +92,9 @@ pub struct ServerReport {
     pub cpu_ns_per_delivery: Option<f64>,
     /// Memory at the end, in bytes.
     pub rss_bytes: u64,
-    /// What memory grew by while everybody connected and subscribed, by connections.
-    pub rss_bytes_per_connection: f64,
+    /// What memory grew by while everybody connected and subscribed, by connections; in `churn`,
+    /// where nobody stays: null.
+    pub rss_bytes_per_connection: Option<f64>,
     /// CPU time of the server over the load, in nanoseconds.
     pub cpu_ns: u64,
     /// Memory before the first connection.
@@ -164,6 +167,7 @@ impl Report {
             gaps_delayed: outcome.gaps_delayed,
             snapshots: outcome.snapshots,
             refused: outcome.refused,
+            unsubscribes_refused: outcome.unsubscribes_refused,
             strangers: outcome.strangers,
             wrong_last_seq: outcome.wrong_last_seq,
             disconnected: outcome.disconnected,
@@ -240,10 +244,9 @@ impl Report {
                     mib(server.rss_bytes),
                 ),
             ));
-            rows.push((
-                "server bytes/connection",
-                format!("{:.0}", server.rss_bytes_per_connection),
-            ));
+            if let Some(bytes) = server.rss_bytes_per_connection {
+                rows.push(("server bytes/connection", format!("{bytes:.0}")));
+            }
         }
         if let Some(stall) = &self.stall {
             stall.rows(&mut rows);
@@ -254,6 +257,7 @@ impl Report {
             ("events in GAP frames", self.gap_events),
             ("GAP(delayed) frames", self.gaps_delayed),
             ("refused", self.refused),
+            ("early UNSUBSCRIBEs refused", self.unsubscribes_refused),
             ("strangers", self.strangers),
             ("wrong last seq", self.wrong_last_seq),
             ("disconnected", self.disconnected),
@@ -281,7 +285,8 @@ impl ServerReport {
             cpu_ns_per_delivery: (outcome.delivered > 0)
                 .then(|| cost.cpu_ns as f64 / outcome.delivered as f64),
             rss_bytes: cost.rss_end,
-            rss_bytes_per_connection: per(grown as f64, outcome.connected as f64),
+            rss_bytes_per_connection: (outcome.cycles == 0)
+                .then(|| per(grown as f64, outcome.connected as f64)),
             cpu_ns: cost.cpu_ns,
             rss_bytes_before: cost.rss_before,
             rss_bytes_connected: cost.rss_connected,

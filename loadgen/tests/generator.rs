@@ -1,4 +1,5 @@
 //! The command against a small server in this process: scenarios, faults, JSON, exit codes.
+#![allow(clippy::unwrap_used, reason = "tests fail by it")]
 
 mod fake;
 

@@ -12,6 +12,7 @@ use crate::outcome::Outcome;
 use crate::plan::{Load, Plan, share};
 use crate::role::{Churn, Failure, Line, PingPong, Publisher, Stalled, Subscribers};
 use crate::target::{Protocol, Target, Tickring};
+use crate::topics::Topics;
 
 /// How often the parent is told how far the worker is.
 const PROGRESS: Duration = Duration::from_millis(200);
@@ -142,10 +143,7 @@ fn start(plan: &Plan, control: &Arc<Control>, reports: &Sender<Report>) -> u32 {
 }
 
 /// The work of each thread. Each makes its target itself: topic ids are learnt per thread.
-fn works<T: Target>(plan: &Plan, target: fn(&crate::topics::Topics) -> T) -> Vec<Work>
-where
-    T: 'static,
-{
+fn works<T: Target + 'static>(plan: &Plan, target: fn(&Topics) -> T) -> Vec<Work> {
     let mut works: Vec<Work> = Vec::new();
     let topics = plan.topics;
     for thread in 0..plan.threads {

@@ -1,5 +1,7 @@
 //! Connections that subscribe, unsubscribe and close at random moments while events flow.
 
+use tickring_protocol::{ErrorCode, GapReason};
+
 use super::{Failure, Line, TICK_NS, attempts_allowed};
 use crate::check::Checker;
 use crate::clock::now_ns;
@@ -315,6 +317,26 @@ impl Churn {
         }
     }
 
+    fn refused<T: Target>(&mut self, code: u16, text: &str, desk: &mut Desk<'_, T>) {
+        let place = &mut self.places[desk.link as usize];
+        let early = place.way == Way::BackToBack && place.step == Step::Leaving && !place.live;
+        if early && code == ErrorCode::NotSubscribed as u16 {
+            // The UNSUBSCRIBE overtook its SUBSCRIBE on the way to the topic's owner, and the
+            // server says so: the subscription still comes, and is given up when it stands.
+            self.outcome.unsubscribes_refused += 1;
+            place.way = Way::Leave;
+            place.step = Step::Subscribing;
+            return;
+        }
+        let found = *place;
+        place.step = Step::Closing;
+        self.failed += 1;
+        self.outcome.refused += 1;
+        self.outcome
+            .complain(|| format!("refused with code {code}: {text}; {found:?}"));
+        desk.close(Close::Abort);
+    }
+
     fn findings(self) -> Outcome {
         let mut outcome = Outcome {
             delivered: self.delivered,
@@ -365,22 +387,14 @@ impl<T: Target> Handler<T> for Churn {
                 let place = &self.places[desk.link as usize];
                 if topic != place.topic || !place.live {
                     self.outcome.after_unsubscribed += 1;
-                } else if reason == tickring_protocol::GapReason::Delayed {
+                } else if reason == GapReason::Delayed {
                     self.outcome.gaps_delayed += 1;
                 } else {
                     self.outcome.gaps += 1;
                     self.seq.skip(desk.link, first_seq, last_seq);
                 }
             }
-            Inbound::Refused { code, text, .. } => {
-                let place = self.places[desk.link as usize];
-                self.failed += 1;
-                self.outcome.refused += 1;
-                self.outcome
-                    .complain(|| format!("refused with code {code}: {text}; {place:?}"));
-                self.places[desk.link as usize].step = Step::Closing;
-                desk.close(Close::Abort);
-            }
+            Inbound::Refused { code, text, .. } => self.refused(code, text, &mut desk),
             Inbound::Stranger => self.outcome.strangers += 1,
             _ => {}
         }
