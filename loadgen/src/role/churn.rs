@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::target::{Inbound, Target};
 
 /// Churn on the connections of one thread. A cycle is one subscription's life: SUBSCRIBE, some
-/// events (perhaps none), then an end in one of the [`Way`]s. Between SUBSCRIBED and
+/// events (perhaps none), then an end in one of several ways. Between SUBSCRIBED and
 /// UNSUBSCRIBED everything is checked; after UNSUBSCRIBED, and before SUBSCRIBED, there must be
 /// silence.
 #[derive(Debug)]
