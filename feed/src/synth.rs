@@ -25,6 +25,11 @@ const BURST_SHARE: f64 = 0.1;
 const BURST_NS: f64 = 200e6;
 /// How much of a burst's ticks are of the one instrument that caused it.
 const BURST_HOT: f64 = 0.5;
+/// How hard calm makes up for what bursts (or their absence) left over or short: the rate changes by
+/// this share for each second's worth of ticks, within [`CALM_BOUNDS`].
+const CALM_PULL: f64 = 2.0;
+/// How far that goes.
+const CALM_BOUNDS: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 /// How many ticks are trades; the others are quotes.
 const TRADE_SHARE: f64 = 0.25;
 /// A lot, in shares: quantities are whole lots.
@@ -96,6 +101,9 @@ pub struct SynthTick {
 pub struct Synth {
     rng: Rng,
     start_ns: u64,
+    rate: f64,
+    /// Ticks so far.
+    made: f64,
     /// Average nanoseconds from one tick to the next outside of bursts.
     calm_gap_ns: f64,
     now_ns: f64,
@@ -140,11 +148,13 @@ impl Synth {
         let calm_ns = BURST_NS * (1.0 - BURST_SHARE) / BURST_SHARE;
         let burst = Burst {
             hot: None,
-            until_ns: exponential(&mut rng, calm_ns),
+            until_ns: around(&mut rng, calm_ns),
         };
         Ok(Self {
             rng,
             start_ns: config.start_ns,
+            rate: config.rate,
+            made: 0.0,
             calm_gap_ns: 1e9 / calm_rate,
             now_ns: 0.0,
             burst,
@@ -210,11 +220,12 @@ impl Synth {
         loop {
             let gap = match self.burst.hot {
                 Some(_) => self.calm_gap_ns / BURST_FACTOR,
-                None => self.calm_gap_ns,
+                None => self.calm_gap_ns / self.correction(),
             };
             let next = self.now_ns + exponential(&mut self.rng, gap);
             if next < self.burst.until_ns {
                 self.now_ns = next;
+                self.made += 1.0;
                 return;
             }
             self.now_ns = self.burst.until_ns;
@@ -223,8 +234,14 @@ impl Synth {
                 None => (Some(self.popular()), BURST_NS),
             };
             self.burst.hot = hot;
-            self.burst.until_ns += exponential(&mut self.rng, length);
+            self.burst.until_ns += around(&mut self.rng, length);
         }
+    }
+
+    /// How much faster than usual calm is, so that also a short run comes to its rate.
+    fn correction(&self) -> f64 {
+        let behind_s = self.now_ns / 1e9 - self.made / self.rate;
+        (1.0 + CALM_PULL * behind_s).clamp(*CALM_BOUNDS.start(), *CALM_BOUNDS.end())
     }
 
     /// An instrument, by popularity.
@@ -365,6 +382,11 @@ fn lots(rng: &mut Rng) -> i64 {
     1 + (exponential(rng, 6.0) as i64).min(500)
 }
 
+/// Half to one and a half of `mean`.
+fn around(rng: &mut Rng, mean: f64) -> f64 {
+    mean * (0.5 + rng.f64())
+}
+
 fn exponential(rng: &mut Rng, mean: f64) -> f64 {
     // 1 - [0, 1) is never 0.
     -mean * (1.0 - rng.f64()).ln()
@@ -421,9 +443,18 @@ mod tests {
             per_100_ms[(tick.due_ns / 100_000_000) as usize] += 1;
         }
         let rate = f64::from(per_100_ms.iter().sum::<u32>()) / 300.0;
-        assert!((900.0..1100.0).contains(&rate), "{rate} ticks a second");
+        assert!((980.0..1020.0).contains(&rate), "{rate} ticks a second");
         let busy = per_100_ms.iter().filter(|&&ticks| ticks > 200).count();
         assert!((50..500).contains(&busy), "{busy} of 3000 are busy");
+    }
+
+    #[test]
+    fn a_run_of_a_few_seconds_comes_close_to_its_rate() {
+        for seed in 0..50 {
+            let ticks = market(10, 2000.0, seed).take_while(|t| t.due_ns < 5_000_000_000);
+            let rate = ticks.count() as f64 / 5.0;
+            assert!((1600.0..2400.0).contains(&rate), "{rate} with seed {seed}");
+        }
     }
 
     #[test]
