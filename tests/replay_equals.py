@@ -15,7 +15,7 @@ def recorded(path):
     """The events that a market topic gets, as (kind, event time in ns, fields)."""
     with gzip.open(path, "rt") as lines:
         for line in lines:
-            data = json.loads(line.split(" ", 1)[1])["data"]
+            data = json.loads(line.split(" ", 1)[1]).get("data", {"e": "of another stream"})
             if data["e"] == "trade":
                 side = "sell" if data["m"] else "buy"
                 yield "trade", data["T"] * 1_000_000, (data["p"], data["q"], side)
