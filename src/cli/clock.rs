@@ -1,8 +1,17 @@
 //! Times for people: UTC, from nanoseconds since 1970-01-01.
 
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY_SECONDS: u64 = 86_400;
+
+/// Nanoseconds since 1970-01-01 UTC.
+pub(super) fn wall_ns() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// The time of day in UTC to the microsecond, `09:41:23.123456`, of nanoseconds since 1970-01-01.
 pub(super) struct TimeOfDay(pub(super) u64);

@@ -3,14 +3,18 @@
 mod body;
 mod clock;
 mod connect;
+mod demo;
 mod failure;
 mod json;
 mod publish;
+mod rates;
 mod record;
+mod screen;
 mod serve;
 mod signals;
 mod sub;
 mod text;
+mod top;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -58,6 +62,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     Sub(sub::Sub),
     Pub(publish::Pub),
+    Top(top::Top),
+    Demo(demo::Demo),
 }
 
 /// Runs the command line that the process was given.
@@ -69,6 +75,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Sub(sub) => sub.run(),
         Command::Pub(publish) => publish.run(),
+        Command::Top(top) => top.run(),
+        Command::Demo(demo) => demo.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -99,6 +107,15 @@ fn start_logs(format: LogFormat, quiet: bool) {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
+}
+
+/// Prints a line on stdout.
+///
+/// # Errors
+/// [`Failure::Output`].
+fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{line}").map_err(Failure::Output)
 }
 
 /// Says something beside the command's output: a line on stderr. A closed stderr is no reason to

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use clap::Args;
-use tickring::node::{Node, NodeError};
+use tickring::node::{Node, NodeConfig, NodeError};
 
 use super::failure::Failure;
 use super::signals;
@@ -51,7 +51,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     if !config.data.is_empty() {
         prepare_data(Path::new(&config.data))?;
     }
-    let node = start(config)?;
+    let node = start(config.node())?;
     let stopper = node.stopper();
     signals::on_first_signal(move |signal| {
         tracing::info!(signal, "stopping; a second signal ends the process at once");
@@ -70,15 +70,16 @@ fn serve(config: &Config) -> Result<(), Failure> {
 }
 
 /// Starts the node, naming the address if that is what is wrong.
-pub(super) fn start(config: &Config) -> Result<Node, Failure> {
+pub(super) fn start(config: NodeConfig) -> Result<Node, Failure> {
+    let listen = config.listen;
     let unusable = |cause| Failure::Listen {
-        address: config.listen.to_string(),
+        address: listen.to_string(),
         cause,
     };
     // Cores share a port by SO_REUSEPORT, and the kernel would let a second server of the same
     // user join them unseen. A socket without that option finds out whether somebody is there.
-    drop(TcpListener::bind(config.listen).map_err(unusable)?);
-    Node::start(config.node()).map_err(|error| match error {
+    drop(TcpListener::bind(listen).map_err(unusable)?);
+    Node::start(config).map_err(|error| match error {
         NodeError::Listen(cause) => unusable(cause),
         other => Failure::Node(other),
     })

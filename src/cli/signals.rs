@@ -7,6 +7,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::failure::Failure;
+use super::screen;
 
 /// The exit code of a process that a second signal ended: as a shell reports SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -50,6 +51,7 @@ pub(super) fn on_first_signal(stop: impl FnOnce(i32) + Send + 'static) -> Result
                 stop(signal);
             }
             if arrivals.next().is_some() {
+                screen::restore();
                 std::process::exit(INTERRUPTED);
             }
         })

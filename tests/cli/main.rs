@@ -1,0 +1,8 @@
+//! The command line, as a shell sees it: the real binary, its output and its exit codes.
+
+mod config;
+mod demo;
+mod publish_subscribe;
+mod serve;
+mod support;
+mod top;
