@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tickring::node::NodeError;
 use tickring_client::protocol::ErrorCode;
-use tickring_client::{ClientError, Reason};
+use tickring_client::{ClientError, Reason, RequestError};
 
 use crate::config::ConfigError;
 
@@ -55,7 +55,9 @@ impl Failure {
             Self::Config(_) | Self::Usage(_) | Self::Node(NodeError::Config { .. }) => {
                 ExitCode::from(2)
             }
-            Self::Client(ClientError::Request(_)) => ExitCode::from(2),
+            Self::Client(ClientError::Request(RequestError::Topic(_) | RequestError::BadName)) => {
+                ExitCode::from(2)
+            }
             _ => ExitCode::FAILURE,
         }
     }

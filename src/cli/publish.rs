@@ -107,6 +107,8 @@ impl Publisher<'_> {
     fn publish_lines(&mut self, input: &Receiver<io::Result<Vec<u8>>>) -> Result<(), Failure> {
         let mut next = self.wait_for(input)?;
         while let Some(chunk) = next {
+            // Before more is sent: the server may have said goodbye.
+            notices(&mut self.client, self.name, self.unsettled)?;
             let more = input.try_recv().ok();
             let mut lines = chunk.split_inclusive(|byte| *byte == b'\n').peekable();
             while let Some(line) = lines.next() {
@@ -114,7 +116,6 @@ impl Publisher<'_> {
                 let message = line.strip_suffix(b"\n").unwrap_or(line);
                 self.publish(message, lines.peek().is_none() && more.is_none())?;
             }
-            self.notices()?;
             next = match more {
                 Some(chunk) => Some(chunk.map_err(Failure::Read)?),
                 None => self.wait_for(input)?,
@@ -132,7 +133,9 @@ impl Publisher<'_> {
             match input.recv_timeout(NAP) {
                 Ok(chunk) => return chunk.map(Some).map_err(Failure::Read),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => self.notices()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    notices(&mut self.client, self.name, self.unsettled)?
+                }
             }
         }
     }
@@ -163,13 +166,18 @@ impl Publisher<'_> {
             body: if self.json { &self.body } else { message },
         };
         if !is_last {
+            if !self.client.session().is_active() {
+                // With nothing at stake the next connection will do.
+                notices(&mut self.client, self.name, self.unsettled)?;
+                self.client.wait_connected(ANSWER)?;
+            }
             self.client.publish(self.topic, &publish)?;
             self.unsettled += 1;
             return Ok(());
         }
         let reply = self.client.publish_confirmed(self.topic, &publish, ANSWER);
         let reply = reply.map_err(|error| explain(self.name, error))?;
-        self.notices()?;
+        notices(&mut self.client, self.name, self.unsettled)?;
         self.settled += self.unsettled + 1;
         self.unsettled = 0;
         self.last_seq = reply.seq;
@@ -181,29 +189,9 @@ impl Publisher<'_> {
     fn settle(&mut self) -> Result<(), Failure> {
         if self.unsettled > 0 {
             self.client.barrier(ANSWER)?;
-            self.notices()?;
+            notices(&mut self.client, self.name, self.unsettled)?;
             self.settled += self.unsettled;
             self.unsettled = 0;
-        }
-        Ok(())
-    }
-
-    /// Looks at what the server said meanwhile.
-    fn notices(&mut self) -> Result<(), Failure> {
-        while let Some(notice) = self.client.next(Duration::ZERO)? {
-            match notice {
-                Notice::Refused(refused) => {
-                    return Err(Failure::Refused {
-                        what: format!("a publish to {}", self.name),
-                        code: refused.code,
-                        text: refused.text.to_owned(),
-                    });
-                }
-                Notice::Disconnected(end) if self.unsettled > 0 => {
-                    return Err(ClientError::Disconnected(end.reason).into());
-                }
-                _ => {}
-            }
         }
         Ok(())
     }
@@ -235,6 +223,27 @@ impl Publisher<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Looks at what the server said meanwhile. A connection that is lost matters if messages are
+/// not settled; without any, the next one will do.
+fn notices(client: &mut Client, topic: &str, unsettled: u64) -> Result<(), Failure> {
+    while let Some(notice) = client.next(Duration::ZERO)? {
+        match notice {
+            Notice::Refused(refused) if !refused.fatal => {
+                return Err(Failure::Refused {
+                    what: format!("a publish to {topic}"),
+                    code: refused.code,
+                    text: refused.text.to_owned(),
+                });
+            }
+            Notice::Disconnected(end) if unsettled > 0 => {
+                return Err(ClientError::Disconnected(end.reason).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn explain(topic: &str, error: ClientError) -> Failure {

@@ -111,7 +111,7 @@ impl Top {
             Line::new(
                 Look::Dim,
                 format!(
-                    "{:<8}{:>10}{:>14}{:>14}{:>9}{:>9}{:>9}{:>8}{:>12}{:>12}{:>8}",
+                    "{:<8}{:>9}{:>13}{:>11}{:>8}{:>7}{:>7}{:>8}{:>11}{:>11}{:>7}",
                     "",
                     "events/s",
                     "deliveries/s",
@@ -170,7 +170,7 @@ fn row(name: &str, figures: &Figures) -> Line {
     Line::new(
         Look::Plain,
         format!(
-            "{name:<8}{:>10}{:>14}{:>14}{:>9}{:>9}{:>9}{:>8}{:>12}{:>12}{:>8}",
+            "{name:<8}{:>9}{:>13}{:>11}{:>8}{:>7}{:>7}{:>8}{:>11}{:>11}{:>7}",
             short(figures.events_per_s),
             short(figures.deliveries_per_s),
             short_bytes(figures.bytes_per_s),

@@ -160,6 +160,41 @@ fn each_line_leaves_without_waiting_for_the_end_of_the_input() {
 }
 
 #[test]
+fn a_publisher_of_a_slow_stream_goes_on_after_the_server_was_replaced() {
+    let server = Server::start(&[]);
+    let address = server.address.clone();
+    let mut command = server.client(&["pub", "stream/a"]);
+    command.stdin(Stdio::piped());
+    let mut publisher = Running::start(command);
+    let mut input = publisher.0.stdin.take().unwrap();
+    let mut send = |text: &[u8]| std::io::Write::write_all(&mut input, text).unwrap();
+    let read = |count| {
+        let args = [
+            "sub",
+            "stream/a",
+            "--from",
+            "1",
+            "--count",
+            count,
+            "--connect",
+            &address,
+        ];
+        finish(tickring(&args)).ok()
+    };
+    send(b"before\n");
+    assert!(read("1").ends_with(" before\n"));
+    std::thread::sleep(Duration::from_millis(300)); // the reply reaches the publisher too
+    assert_eq!(server.stop(Signal::TERM).0, Some(0));
+
+    let _second = Server::start_at(&address, &[]);
+    send(b"after\nand more\n");
+    assert!(read("2").ends_with(" and more\n"));
+    drop(input);
+    let told = publisher.outcome().ok();
+    assert_eq!(told, "published 3 events to stream/a, last seq 2\n");
+}
+
+#[test]
 fn a_closed_pipe_ends_a_subscriber_quietly() {
     let server = Server::start(&[]);
     let many: String = (0..50_000)
