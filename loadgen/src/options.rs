@@ -189,6 +189,10 @@ pub struct StallOptions {
     /// Topics that each connection subscribes to, spread evenly
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub subscribe_each: u32,
+    /// Topics that each stalled reader subscribes to [default: as the others]. With more topics it
+    /// falls behind fast while the others' load stays light
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub stalled_subscribe_each: Option<u32>,
     /// Messages a second in all
     #[arg(long, value_name = "N", default_value_t = 200.0, value_parser = rate)]
     pub rate: f64,
@@ -237,6 +241,8 @@ pub struct Shape {
     pub connections: u32,
     /// Readers that stall.
     pub stalled: u32,
+    /// Topics of each of them.
+    pub stalled_each: u32,
     /// Topics.
     pub topics: u32,
     /// Topics of each connection.
@@ -259,6 +265,7 @@ impl Scenario {
             load: Load::Connect { hold: 0.0 },
             connections: 0,
             stalled: 0,
+            stalled_each: 1,
             topics: 1,
             each: 1,
             publishers: 1,
@@ -319,6 +326,7 @@ impl Scenario {
                 },
                 connections: o.connections,
                 stalled: o.stalled,
+                stalled_each: o.stalled_subscribe_each.unwrap_or(o.subscribe_each),
                 each: o.subscribe_each,
                 ..publishing(&o.traffic)
             },
@@ -334,6 +342,12 @@ impl Shape {
             return Err(format!(
                 "--subscribe-each {} is more than there are --topics ({})",
                 self.each, self.topics
+            ));
+        }
+        if self.stalled_each > self.topics {
+            return Err(format!(
+                "--stalled-subscribe-each {} is more than there are --topics ({})",
+                self.stalled_each, self.topics
             ));
         }
         if matches!(self.load, Load::Churn { .. }) && self.publishers > self.topics {
@@ -376,6 +390,7 @@ mod tests {
             "fanout --seconds -1",
             "churn --publishers 2 --topics 1",
             "stall --period 0",
+            "stall --topics 2 --stalled-subscribe-each 3",
             "nonsense",
         ] {
             assert!(shape(bad).is_err(), "{bad}");

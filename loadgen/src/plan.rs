@@ -34,6 +34,8 @@ pub struct Plan {
     pub publishes: bool,
     /// How many stalled readers run in this worker.
     pub stalled: u32,
+    /// How many topics each of them subscribes to.
+    pub stalled_each: u32,
     /// The number of the first of them: they come after all connections.
     pub stalled_first: u32,
     /// Connections that a thread opens at a time, at most.

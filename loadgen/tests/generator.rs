@@ -193,7 +193,7 @@ fn churn_finds_a_wrong_last_seq() {
 
 #[test]
 fn stall_compares_the_healthy_and_lets_the_stalled_catch_up() {
-    let args = "stall --connections 10 --stalled 2 --rate 200 --period 0.3 --rounds 2";
+    let args = "stall --connections 10 --stalled 2 --topics 4 --stalled-subscribe-each 4 --rate 200 --period 0.3 --rounds 2";
     let (code, report) = run(Fault::None, args);
     assert_eq!(code, 0, "{report:#}");
     let stall = &report["stall"];
@@ -204,6 +204,7 @@ fn stall_compares_the_healthy_and_lets_the_stalled_catch_up() {
         count(stall, "stalled_expected")
     );
     assert_eq!(count(stall, "stalled_expected"), 2 * 240);
+    assert_eq!(count(&report, "expected"), 10 * 60);
     assert_eq!(stall["stalled_caught_up"], true);
 }
 

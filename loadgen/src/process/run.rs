@@ -181,6 +181,7 @@ fn plans(shape: &Shape, common: &Common, server: SocketAddr) -> Vec<Plan> {
                 threads: threads.min(connections as u32),
                 publishes: shape.publishes && worker == 0,
                 stalled: if worker == 0 { shape.stalled } else { 0 },
+                stalled_each: shape.stalled_each,
                 stalled_first: shape.connections,
                 window: common.window,
                 connect_timeout: common.connect_timeout,

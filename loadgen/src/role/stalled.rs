@@ -16,12 +16,14 @@ use crate::framer::Framer;
 use crate::outcome::Outcome;
 use crate::plan::{Load, Plan};
 use crate::target::{Inbound, Target};
+use crate::topics::Topics;
 
 /// The stalled readers of a run, named `stalled-<i>`. They are few, and how they read matters
 /// little, so they use plain sockets; what matters is how they stop.
 #[derive(Debug)]
 pub struct Stalled {
     plan: Plan,
+    topics: Topics,
     first: u32,
     readers: Vec<Reader>,
     outcome: Outcome,
@@ -49,6 +51,10 @@ impl Stalled {
     pub fn new(plan: &Plan) -> Self {
         Self {
             plan: plan.clone(),
+            topics: Topics {
+                each: plan.stalled_each,
+                ..plan.topics
+            },
             first: plan.stalled_first,
             readers: Vec::new(),
             outcome: Outcome::default(),
@@ -62,7 +68,7 @@ impl Stalled {
     pub fn run_on<T: Target>(mut self, mut target: T, line: &Line<'_>) -> Result<Outcome, Failure> {
         line.tell(Report::Prepared);
         line.control.wait_until_connecting();
-        let mut deliveries = Deliveries::new(self.plan.topics, self.first, self.plan.stalled);
+        let mut deliveries = Deliveries::new(self.topics, self.first, self.plan.stalled);
         self.connect(&mut target, &mut deliveries)?;
         line.tell(Report::Ready);
         let published = self.follow(&mut target, &mut deliveries, line)?;
@@ -119,8 +125,8 @@ impl Stalled {
         let socket = connect(self.plan.server, self.plan.connect_timeout)?;
         let mut hello = Vec::new();
         target.hello(&format!("stalled-{index}"), &mut hello);
-        for slot in 0..self.plan.topics.each {
-            let topic = self.plan.topics.topic_of(self.first + index, slot);
+        for slot in 0..self.topics.each {
+            let topic = self.topics.topic_of(self.first + index, slot);
             target.subscribe(topic, self.plan.policy.into(), &mut hello);
         }
         (&socket).write_all(&hello)?;
@@ -129,7 +135,7 @@ impl Stalled {
             socket,
             framer: Framer::new(),
             open: true,
-            pending: self.plan.topics.each,
+            pending: self.topics.each,
             heartbeat_ms: 0,
         })
     }
