@@ -236,6 +236,7 @@ impl Config {
             pin: self.pin,
             busy_poll: self.busy_poll,
             send_buffer: (self.send_buffer_bytes.0 > 0).then(|| self.send_buffer_bytes.bytes()),
+            max_connections: self.max_connections as usize,
             limits: self.limits_per_core(),
             ..NodeConfig::default()
         }
@@ -245,7 +246,7 @@ impl Config {
     fn limits_per_core(&self) -> Limits {
         let share = |all: usize| all.div_ceil(self.cores);
         Limits {
-            max_connections: share(self.max_connections as usize),
+            max_connections: self.max_connections as usize,
             max_subscriptions: self.max_subscriptions as usize,
             max_topics: share(self.max_topics as usize),
             max_frame_bytes: self.max_frame_bytes.bytes(),

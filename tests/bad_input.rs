@@ -338,7 +338,10 @@ fn limits_are_told_and_cost_nobody_the_connection() {
 
 #[test]
 fn one_connection_too_many_is_told_to_try_later() {
-    let node = node(|config| config.limits.max_connections = 1);
+    let node = node(|config| {
+        config.cores = 2;
+        config.max_connections = 1;
+    });
     let mut first = Wire::open(&node);
     let mut second = Wire::connect(&node);
     second.next(|frame| match frame {

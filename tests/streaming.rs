@@ -409,6 +409,25 @@ fn a_stopping_node_says_goodbye_behind_everything() {
     }
 }
 
+#[test]
+fn frames_of_one_write_are_acted_on_in_order_whoever_owns_the_topic() {
+    let node = node(|config| config.cores = 2);
+    let mut wire = Wire::open(&node);
+    for topic in ["stream/a", "stream/b", "stream/c", "stream/d"] {
+        let id = wire.subscribe(topic, 0);
+        let gone = Frame::Unsubscribe(Unsubscribe {
+            request_id: 8,
+            topic_id: id,
+        });
+        wire.send(&gone);
+        wire.expect(|frame| matches!(frame, Frame::Unsubscribed(u) if u.request_id == 8));
+        // The id is known from before, so nothing has to be waited for.
+        wire.bytes(&[encode(&support::subscribe(topic, 0)), encode(&gone)].concat());
+        wire.expect(|frame| matches!(frame, Frame::Subscribed(s) if s.topic_id == id));
+        wire.expect(|frame| matches!(frame, Frame::Unsubscribed(u) if u.topic_id == id));
+    }
+}
+
 /// Adds what it is given, and refuses to go below zero.
 #[derive(Default)]
 struct Balance(i64);

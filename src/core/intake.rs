@@ -20,6 +20,8 @@ enum Flow {
     Done,
     /// It waits for room in a mailbox.
     Blocked,
+    /// It waits for the answer to a frame before it.
+    Early,
 }
 
 impl Core {
@@ -147,6 +149,10 @@ impl Core {
                         self.park(slot, Parked::Mail);
                         return used;
                     }
+                    Flow::Early => {
+                        self.park(slot, Parked::Own);
+                        return used;
+                    }
                 },
                 Err(error) => match self.on_malformed(slot, error) {
                     Some(len) => used += len,
@@ -227,7 +233,7 @@ impl Core {
                 self.violation(slot, ErrorCode::NotNegotiated, frame, text);
             }
             Frame::Subscribe(subscribe) => return self.on_subscribe(slot, subscribe),
-            Frame::Unsubscribe(unsubscribe) => self.on_unsubscribe(slot, unsubscribe),
+            Frame::Unsubscribe(unsubscribe) => return self.on_unsubscribe(slot, unsubscribe),
             Frame::Command(command) => return self.on_command(slot, command),
             Frame::Ping(ping) => {
                 // PONG answers behind the events that came before it, those of this turn too.
@@ -375,18 +381,25 @@ impl Core {
         self.send(slot, &Frame::Subscribed(subscribed), topic.len());
     }
 
-    fn on_unsubscribe(&mut self, slot: u32, unsubscribe: &Unsubscribe) {
-        if !self.unsubscribe(slot, unsubscribe) {
-            let kind = FrameType::Unsubscribe as u8;
-            let text = "the connection holds no subscription of that topic id";
-            self.refuse(
-                slot,
-                ErrorCode::NotSubscribed,
-                kind,
-                unsubscribe.request_id,
-                text,
-            );
+    fn on_unsubscribe(&mut self, slot: u32, unsubscribe: &Unsubscribe) -> Flow {
+        if self.unsubscribe(slot, unsubscribe) {
+            return Flow::Done;
         }
+        if self.connection(slot).opening > 0 {
+            // It may mean a SUBSCRIBE that another core has not answered yet: a client can know
+            // the id from before.
+            return Flow::Early;
+        }
+        let kind = FrameType::Unsubscribe as u8;
+        let text = "the connection holds no subscription of that topic id";
+        self.refuse(
+            slot,
+            ErrorCode::NotSubscribed,
+            kind,
+            unsubscribe.request_id,
+            text,
+        );
+        Flow::Done
     }
 
     fn on_command(&mut self, slot: u32, command: &Command<'_>) -> Flow {

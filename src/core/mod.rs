@@ -270,6 +270,22 @@ impl Core {
     /// A connection was accepted and is being read. `entropy` is fresh randomness: its session's
     /// token, should it ask for a new one.
     pub fn on_accepted(&mut self, slot: u32, entropy: u128) {
+        self.accept(slot, entropy);
+        if self.stopping {
+            self.fire(slot, Event::Shutdown, shutting_down());
+        } else if self.open > self.limits.max_connections {
+            self.fire(slot, Event::Violation, no_room());
+        }
+    }
+
+    /// As [`Core::on_accepted`], for a connection that the node as a whole has no room for: it is
+    /// told to try later, and closed.
+    pub fn on_accepted_beyond_limit(&mut self, slot: u32) {
+        self.accept(slot, 0);
+        self.fire(slot, Event::Violation, no_room());
+    }
+
+    fn accept(&mut self, slot: u32, entropy: u128) {
         let index = slot as usize;
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
@@ -283,16 +299,6 @@ impl Core {
         self.connections[index] = Some(Box::new(connection));
         self.open += 1;
         self.schedule(slot);
-        if self.stopping {
-            self.fire(slot, Event::Shutdown, shutting_down());
-        } else if self.open > self.limits.max_connections {
-            let mut farewell = Farewell::error(
-                ErrorCode::ConnectionLimit,
-                "the server holds as many connections as max_connections allows; try again later",
-            );
-            farewell.retry_after_ms = 1_000;
-            self.fire(slot, Event::Violation, farewell);
-        }
     }
 
     /// The connection's descriptor is free; nothing else will be reported of it.
@@ -626,6 +632,15 @@ impl Core {
             }
         }
     }
+}
+
+fn no_room() -> Farewell {
+    let mut farewell = Farewell::error(
+        ErrorCode::ConnectionLimit,
+        "the server holds as many connections as max_connections allows; try again later",
+    );
+    farewell.retry_after_ms = 1_000;
+    farewell
 }
 
 fn shutting_down() -> Farewell {

@@ -258,6 +258,7 @@ impl Driver {
             ring,
             accepted,
             accept_again,
+            shared,
             ..
         } = self;
         let mut received = 0;
@@ -275,7 +276,11 @@ impl Driver {
                     core.on_sent(slot.index() as u32, payload, result);
                 }
                 Completion::Accepted(slot) => {
-                    core.on_accepted(slot.index() as u32, entropy());
+                    if shared.open.fetch_add(1, Ordering::Relaxed) < shared.max_connections {
+                        core.on_accepted(slot.index() as u32, entropy());
+                    } else {
+                        core.on_accepted_beyond_limit(slot.index() as u32);
+                    }
                     accepted.push(slot);
                 }
                 Completion::ReceiveEnded {
@@ -290,7 +295,10 @@ impl Driver {
                     };
                     core.on_receive_ended(slot.index() as u32, end);
                 }
-                Completion::Closed(slot) => core.on_closed(slot.index() as u32),
+                Completion::Closed(slot) => {
+                    shared.open.fetch_sub(1, Ordering::Relaxed);
+                    core.on_closed(slot.index() as u32);
+                }
                 Completion::AcceptFailed(error) => {
                     tracing::warn!(%error, "accepting pauses for a moment");
                     *accept_again = Some(Instant::now() + ACCEPT_RETRY);

@@ -19,6 +19,8 @@ use driver::{Driver, Mail};
 /// The most cores of a node.
 pub const MAX_CORES: usize = 128;
 
+/// The most connections of one core: what the kernel allows a table of direct descriptors, less the spare ones.
+const MAX_CONNECTIONS_OF_CORE: usize = (1 << 20) - SPARE_DESCRIPTORS;
 /// Parcels in the mailbox between two cores. A parcel is all that one turn has to say, so a full
 /// mailbox means that the other core is this many turns behind.
 const MAILBOX_PARCELS: usize = 64;
@@ -38,6 +40,10 @@ pub struct NodeConfig {
     pub pin: bool,
     /// Whether cores spin instead of sleeping: lower latency, at a whole processor each.
     pub busy_poll: bool,
+    /// Open connections of all cores together; one more is answered `connection_limit`. The
+    /// kernel spreads connections unevenly, so this is not a bound of each core: that is
+    /// [`Limits::max_connections`], and the open file limit.
+    pub max_connections: usize,
     /// The kernel's send buffer of each connection, in bytes; `None`: as large as the kernel
     /// finds good. A small one makes a slow client's backlog start sooner, and be fresher.
     pub send_buffer: Option<usize>,
@@ -58,6 +64,7 @@ impl Default for NodeConfig {
             cores: machine::allowed_processors().map_or(1, |p| p.len().clamp(1, MAX_CORES)),
             pin: true,
             busy_poll: false,
+            max_connections: 65_536,
             send_buffer: None,
             limits: Limits::default(),
             registry: Arc::new(Registry::standard()),
@@ -111,6 +118,9 @@ pub enum NodeError {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
+    /// Open connections of all cores.
+    open: AtomicUsize,
+    max_connections: usize,
     /// How many cores have reached each step of stopping.
     reached: [AtomicUsize; driver::STEPS],
 }
@@ -147,6 +157,10 @@ impl Node {
     pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
         check(&config)?;
         let mut limits = config.limits;
+        limits.max_connections = limits
+            .max_connections
+            .min(config.max_connections)
+            .min(MAX_CONNECTIONS_OF_CORE);
         let descriptors = descriptors(&mut limits);
         let options = ListenOptions {
             backlog: config.backlog,
@@ -161,7 +175,10 @@ impl Node {
             listeners.push(listener(address, &options).map_err(NodeError::Listen)?);
         }
 
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            max_connections: config.max_connections,
+            ..Shared::default()
+        });
         let parcels = Arc::new(ParcelPool::default());
         let epoch = (wall_ns() / 1_000).max(1); // microseconds: another value after each start
         let processors = machine::allowed_processors().unwrap_or_default();
@@ -286,10 +303,17 @@ fn check(config: &NodeConfig) -> Result<(), NodeError> {
         ("cores", config.cores, 1, MAX_CORES, "from 1 to 128"),
         (
             "max_connections",
+            config.max_connections,
+            1,
+            usize::MAX,
+            positive,
+        ),
+        (
+            "max_connections",
             limits.max_connections,
             1,
-            1 << 20,
-            "from 1 to 1048576 a core",
+            usize::MAX,
+            positive,
         ),
         (
             "max_subscriptions",
