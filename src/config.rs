@@ -152,6 +152,11 @@ settings! {
     ["TICKRING_HISTORY_BYTES", "BYTES"]
     history_bytes: ByteSize = ByteSize(1024 * MIB), in ByteSize(0)..=ByteSize(1024 * 1024 * MIB);
 
+    /// How long a command waits while the core that it is for is behind, before it is refused with
+    /// `overloaded`; its connection is not read meanwhile.
+    ["TICKRING_OVERLOAD_PATIENCE", "TIME"]
+    overload_patience: Span = seconds(1), in seconds(0)..=seconds(3600);
+
     /// Time from a connection's accept to its HELLO; then it is closed with `hello_timeout`.
     ["TICKRING_HELLO_TIMEOUT", "TIME"]
     hello_timeout: Span = seconds(5), in Span(Duration::from_millis(10))..=seconds(3600);
@@ -254,6 +259,7 @@ impl Config {
             inbox_bytes: self.inbox_bytes.bytes(),
             history_topic_bytes: self.history_topic_bytes.bytes(),
             history_bytes: share(self.history_bytes.bytes()),
+            overload_patience: self.overload_patience.0,
             hello_timeout: self.hello_timeout.0,
             idle_timeout: self.idle_timeout.0,
             drain_timeout: self.drain_timeout.0,

@@ -36,6 +36,9 @@ pub(crate) struct Connection {
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Vec<u8>,
     pub(crate) parked: Parked,
+    /// Monotonic time since which no frame could be acted on for want of room in a mailbox; 0:
+    /// there is room.
+    pub(crate) blocked_since: u64,
     pub(crate) receiving: Receiving,
     /// Whether the client has shut its side.
     pub(crate) end_of_stream: bool,
@@ -153,6 +156,7 @@ impl Connection {
             outbox: Outbox::default(),
             inbox: Vec::new(),
             parked: Parked::No,
+            blocked_since: 0,
             receiving: Receiving::On,
             end_of_stream: false,
             awaiting: 0,

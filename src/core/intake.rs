@@ -133,7 +133,9 @@ impl Core {
             if used == bytes.len() || !self.connection(slot).reads() {
                 return bytes.len();
             }
-            if let Some(reason) = self.must_wait(slot) {
+            let reason = self.must_wait(slot);
+            let refuses = reason == Some(Parked::Mail) && self.is_out_of_patience(slot);
+            if let Some(reason) = reason.filter(|_| !refuses) {
                 self.park(slot, reason);
                 return used;
             }
@@ -143,17 +145,19 @@ impl Core {
                     return used;
                 }
                 Ok(Decoded::Skipped { len }) => used += len,
-                Ok(Decoded::Frame { frame, len }) => match self.on_frame(slot, &frame) {
-                    Flow::Done => used += len,
-                    Flow::Blocked => {
-                        self.park(slot, Parked::Mail);
-                        return used;
+                Ok(Decoded::Frame { frame, len }) => {
+                    match self.on_frame_if(slot, &frame, refuses) {
+                        Flow::Done => used += len,
+                        Flow::Blocked => {
+                            self.park(slot, Parked::Mail);
+                            return used;
+                        }
+                        Flow::Early => {
+                            self.park(slot, Parked::Own);
+                            return used;
+                        }
                     }
-                    Flow::Early => {
-                        self.park(slot, Parked::Own);
-                        return used;
-                    }
-                },
+                }
                 Err(error) => match self.on_malformed(slot, error) {
                     Some(len) => used += len,
                     None => return bytes.len(),
@@ -173,10 +177,62 @@ impl Core {
     }
 
     fn park(&mut self, slot: u32, reason: Parked) {
-        self.connection(slot).parked = reason;
+        let now = self.now.mono_ns.max(1);
+        let connection = self.connection(slot);
+        connection.parked = reason;
         if reason == Parked::Mail {
+            if connection.blocked_since == 0 {
+                connection.blocked_since = now;
+            }
             self.parked.push_back(slot);
         }
+    }
+
+    /// Whether the connection's next command has waited for room in a mailbox as long as one may.
+    pub(super) fn is_out_of_patience(&self, slot: u32) -> bool {
+        let Some(connection) = self.connections[slot as usize].as_deref() else {
+            return false;
+        };
+        let patience = self.limits.overload_patience.as_nanos() as u64;
+        let since = connection.blocked_since;
+        !self.quiescing && since != 0 && self.now.mono_ns.saturating_sub(since) >= patience
+    }
+
+    /// Acts on a frame, unless there has been no room for it for too long (`refuses`, or the frame
+    /// itself finds none): then what asks something of a topic is refused. Other frames need none.
+    fn on_frame_if(&mut self, slot: u32, frame: &Frame<'_>, refuses: bool) -> Flow {
+        let asks = matches!(frame, Frame::Command(_) | Frame::Subscribe(_));
+        if !(refuses && asks) {
+            match self.on_frame(slot, frame) {
+                Flow::Blocked if self.is_out_of_patience(slot) => {}
+                Flow::Done if asks => {
+                    self.connection(slot).blocked_since = 0;
+                    return Flow::Done;
+                }
+                flow => return flow,
+            }
+        }
+        let code = ErrorCode::Overloaded;
+        let text = "another core is behind; try again after retry_after_ms";
+        match frame {
+            Frame::Command(command) => {
+                let (request_id, topic_id) = (command.request_id, command.topic_id);
+                let head = ReplyHead {
+                    request_id,
+                    topic_id,
+                    code,
+                    seq: 0,
+                    awaited: false,
+                };
+                self.reply(slot, &head, text.as_bytes());
+            }
+            Frame::Subscribe(subscribe) => {
+                let kind = FrameType::Subscribe as u8;
+                self.refuse(slot, code, kind, subscribe.request_id, text);
+            }
+            _ => {}
+        }
+        Flow::Done
     }
 
     /// A malformed frame: what breaks the stream or the layout closes the connection; a topic

@@ -23,6 +23,9 @@ pub struct Limits {
     pub history_topic_bytes: usize,
     /// Bytes of events kept for replay, for all topics of the core.
     pub history_bytes: usize,
+    /// How long a command waits for room in another core's mailbox, its connection not being read
+    /// meanwhile, before it is refused with `overloaded`.
+    pub overload_patience: Duration,
     /// Time from accept to HELLO.
     pub hello_timeout: Duration,
     /// Silence after which a connection is closed; zero: never.
@@ -44,6 +47,7 @@ impl Default for Limits {
             inbox_bytes: 64 << 10,
             history_topic_bytes: 16 << 20,
             history_bytes: 512 << 20,
+            overload_patience: Duration::from_secs(1),
             hello_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(90),
             drain_timeout: Duration::from_secs(5),

@@ -258,12 +258,14 @@ impl Core {
             }
         }
         for _ in 0..self.parked.len() {
-            if self.quiescing || !self.takes_requests() {
+            let Some(&slot) = self.parked.front() else {
+                break;
+            };
+            if self.quiescing || !(self.takes_requests() || self.is_out_of_patience(slot)) {
                 break;
             }
-            if let Some(slot) = self.parked.pop_front() {
-                self.unpark(slot, Parked::Mail);
-            }
+            self.parked.pop_front();
+            self.unpark(slot, Parked::Mail);
         }
     }
 
