@@ -111,7 +111,7 @@ settings! {
     ["TICKRING_BACKLOG", "N"]
     backlog: u32 = 4096, in 1..=65_535;
 
-    /// Open connections of the node, shared out evenly among the cores; one more is answered
+    /// Open connections of the node, however they spread over its cores; one more is answered
     /// `connection_limit`.
     ["TICKRING_MAX_CONNECTIONS", "N"]
     max_connections: u32 = 65_536, in 1..=1_048_576;
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_node_may_hold_is_shared_out_among_its_cores_without_a_loss() {
+    fn topics_and_history_are_shared_out_among_the_cores_and_connections_are_not() {
         let config = settings("cores = 3\nmax_connections = 10\nmax_topics = 9\nhistory_bytes = 100\nmax_subscriptions = 7").finish().unwrap();
         let limits = config.limits_per_core();
         assert_eq!(
@@ -396,7 +396,7 @@ mod tests {
                 limits.max_topics,
                 limits.history_bytes
             ),
-            (4, 3, 34)
+            (10, 3, 34)
         );
         assert_eq!(
             limits.max_subscriptions, 7,
