@@ -365,7 +365,7 @@ mod tests {
             assert!(lines[at - 1].starts_with("# Default: "), "{line}");
             count += 1;
         }
-        assert_eq!(count, 19);
+        assert_eq!(count, 20);
         assert!(
             text.contains(
                 "# From 8KiB to 16MiB.\n# Default: \"512KiB\"\nmax_frame_bytes = \"512KiB\""
