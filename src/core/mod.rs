@@ -54,6 +54,7 @@ use state::{Event, State, transition};
 pub use batch::{Payload, Segment};
 pub use limits::Limits;
 pub use mail::{Deliveries, ParcelPool, Requests};
+pub use report::Held;
 
 /// The time, as the driver reads it once a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,6 +11,15 @@ const PERIOD_NS: u64 = 1_000_000_000;
 /// The slowest connections that a report lists.
 const MOST_LISTED: usize = 16;
 
+/// Bytes that wait for one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Not yet taken by the socket.
+    pub outbox_bytes: usize,
+    /// Received, but not acted on yet.
+    pub inbox_bytes: usize,
+}
+
 impl Core {
     /// What this core has done and holds.
     pub fn stats(&self) -> NodeStats {
@@ -29,6 +38,15 @@ impl Core {
             history_bytes: self.chunks.bytes() as u64,
             ..self.stats
         }
+    }
+
+    /// What waits in memory for the connection in `slot`; `None` when there is none.
+    pub fn held(&self, slot: u32) -> Option<Held> {
+        let connection = self.connections.get(slot as usize)?.as_deref()?;
+        Some(Held {
+            outbox_bytes: connection.outbox.bytes(),
+            inbox_bytes: connection.inbox.len(),
+        })
     }
 
     /// Bytes of shared batches that are kept, free ones and those still being sent.
