@@ -52,6 +52,10 @@ impl Core {
                     self.subscribe_refused(to, request_id, code, text(span));
                     self.answer_done(to);
                 }
+                Letter::Fenced { to } => {
+                    self.answered(to);
+                    self.answer_done(to);
+                }
                 Letter::CaughtUp {
                     to,
                     topic_id,
@@ -110,6 +114,19 @@ impl Core {
                 let (start, end) = (range.start + at.start as u32, range.start + at.end as u32);
                 self.offer(replica, seq, Range { batch, start, end });
             }
+        }
+    }
+
+    /// Asks every other core to say when it has answered all that the connection sent to it.
+    pub(super) fn fence(&mut self, slot: u32) {
+        let number = self.connection(slot).number;
+        let here = self.core;
+        for owner in (0..self.requests.len()).filter(|owner| *owner != here) {
+            // Not held back by a full parcel: there is at most one for each connection and core.
+            self.requests[owner].list.push(Request::Fence {
+                from: ConnectionRef { slot, number },
+            });
+            self.connection(slot).awaiting += 1;
         }
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) end_of_stream: bool,
     /// Answers of other cores that it waits for.
     pub(crate) awaiting: u32,
+    /// Whether it has sent quiet commands to other cores, whose refusals nobody waits for.
+    pub(crate) quiet: bool,
     pub(crate) farewell: Option<Box<Farewell>>,
     pub(crate) farewell_sent: bool,
     /// Subscriptions that are not live.
@@ -160,6 +162,7 @@ impl Connection {
             receiving: Receiving::On,
             end_of_stream: false,
             awaiting: 0,
+            quiet: false,
             farewell: None,
             farewell_sent: false,
             behind: 0,

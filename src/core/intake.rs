@@ -504,8 +504,11 @@ impl Core {
         if self.requests[owner].is_full() {
             return Flow::Blocked;
         }
-        if !command.quiet {
-            self.connection(slot).awaiting += 1;
+        let connection = self.connection(slot);
+        if command.quiet {
+            connection.quiet = true;
+        } else {
+            connection.awaiting += 1;
         }
         let parcel = &mut self.requests[owner];
         let topic = store(&mut parcel.bytes, command.topic.as_bytes());

@@ -74,6 +74,10 @@ pub(crate) enum Request {
         topic_id: u32,
         count: u32,
     },
+    /// Asks for [`Letter::Fenced`], which comes behind the answers to all requests before it.
+    Fence {
+        from: ConnectionRef,
+    },
     Command {
         from: ConnectionRef,
         session: u128,
@@ -99,6 +103,10 @@ pub(crate) enum Letter {
         opened: Opened,
         topic: Span<usize>,
         frames: Span<usize>,
+    },
+    /// All requests that the connection had sent to this core are answered.
+    Fenced {
+        to: ConnectionRef,
     },
     CaughtUp {
         to: ConnectionRef,

@@ -452,6 +452,10 @@ impl Core {
         connection.farewell = Some(Box::new(farewell));
         connection.inbox = Vec::new();
         connection.parked = Parked::No;
+        // Refusals of quiet commands may be on their way, and nobody counts those.
+        if std::mem::take(&mut connection.quiet) {
+            self.fence(slot);
+        }
         // What still comes is read and thrown away, so that the end of the stream is seen.
         self.start_receive(slot);
         self.say_farewell(slot);
