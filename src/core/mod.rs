@@ -355,7 +355,15 @@ impl Core {
 
     /// What to do next, `None` when that was all.
     pub fn poll_action(&mut self) -> Option<Action> {
-        if let Some(action) = self.actions.pop_front() {
+        while let Some(action) = self.actions.pop_front() {
+            // Reading may have ended by itself in the turn that wanted it to stop.
+            if let Action::StopReceive(slot) = action
+                && !self.connections[slot as usize]
+                    .as_deref()
+                    .is_some_and(|c| matches!(c.receiving, Receiving::Stopping { .. }))
+            {
+                continue;
+            }
             return Some(action);
         }
         while let Some(slot) = self.dirty.pop() {
@@ -435,6 +443,10 @@ impl Core {
             }
             state::Action::Close => {
                 self.drop_subscriptions(slot);
+                // Nothing is to be started again on a socket that is being closed.
+                let connection = self.connection(slot);
+                connection.inbox = Vec::new();
+                connection.parked = Parked::No;
                 self.actions.push_back(Action::Close(slot));
             }
             state::Action::Free => {
@@ -625,7 +637,7 @@ impl Core {
     /// Asks for reading to go on.
     fn start_receive(&mut self, slot: u32) {
         let connection = self.connection(slot);
-        if connection.end_of_stream {
+        if connection.end_of_stream || connection.state == State::Closing {
             return;
         }
         match connection.receiving {
