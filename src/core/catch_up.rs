@@ -16,6 +16,12 @@ use super::{Core, Plant};
 
 /// The most bytes of events asked for at once.
 const ASK_BYTES: usize = 32 << 10;
+/// The most bytes of events asked for at once by a connection with this budget: never more than
+/// the half that is free when it asks.
+fn ask_bytes(budget: usize) -> usize {
+    ASK_BYTES.min(budget / 2).max(1)
+}
+
 /// The most catch-ups of one connection under way.
 const MOST_ASKED: u32 = 16;
 
@@ -191,11 +197,12 @@ impl Core {
                     delayed: !subscription.told,
                 },
             };
+            let max_bytes = ask_bytes(self.limits.outbox_bytes);
             let ask = Ask {
                 want,
                 from_seq: subscription.next_seq,
                 epoch: 0,
-                max_bytes: ASK_BYTES,
+                max_bytes,
             };
             let owner = self.ids.owner(topic_id);
             let here = owner == self.core;
@@ -223,7 +230,7 @@ impl Core {
             } else {
                 connection.awaiting += 1;
                 let parcel = &mut self.requests[owner];
-                parcel.asked_bytes += ASK_BYTES;
+                parcel.asked_bytes += max_bytes;
                 parcel.list.push(Request::CatchUp {
                     from,
                     topic_id,
@@ -238,7 +245,7 @@ impl Core {
     fn next_behind(&mut self, slot: u32) -> Option<usize> {
         let budget = self.limits.outbox_bytes;
         let connection = self.connections[slot as usize].as_deref_mut()?;
-        let expected = connection.asked as usize * ASK_BYTES;
+        let expected = connection.asked as usize * ask_bytes(budget);
         if connection.state != State::Active
             || connection.behind <= connection.asked
             || connection.asked >= MOST_ASKED
