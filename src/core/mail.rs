@@ -105,9 +105,7 @@ pub(crate) enum Letter {
         frames: Span<usize>,
     },
     /// All requests that the connection had sent to this core are answered.
-    Fenced {
-        to: ConnectionRef,
-    },
+    Fenced { to: ConnectionRef },
     CaughtUp {
         to: ConnectionRef,
         topic_id: u32,

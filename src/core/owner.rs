@@ -79,7 +79,9 @@ impl Core {
             }
             Request::Release { topic_id, count } => self.release(core, topic_id, count),
             Request::Fence { from } => {
-                self.deliveries[core].letters.push(Letter::Fenced { to: from });
+                self.deliveries[core]
+                    .letters
+                    .push(Letter::Fenced { to: from });
             }
             Request::Command {
                 from,

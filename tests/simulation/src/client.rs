@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tickring_protocol::{
-    Command, Frame, Goodbye, Hello, Micros, PUBLISH, Ping, Policy, Publish, Quote, Subscribe, Trade, Unsubscribe,
+    Command, Frame, Goodbye, Hello, Micros, PUBLISH, Ping, Policy, Publish, Quote, Subscribe,
+    Trade, Unsubscribe,
 };
 
 use crate::coverage::Coverage;
@@ -70,15 +71,19 @@ pub(crate) struct Around<'a> {
 }
 
 impl Client {
-    pub(crate) fn new(index: usize, dice: &mut Dice) -> Self {
+    pub(crate) fn new(index: usize, plan: &Plan, dice: &mut Dice) -> Self {
         Self {
             index,
             link: None,
             connects_left: dice.between(1, 6),
-            stalls: dice.chance(30),
+            stalls: dice.chance(if plan.flood { 50 } else { 30 }),
             silent: dice.chance(8),
-            publishes: dice.pick(&[10, 35, 70]),
-            unkind: dice.chance(40),
+            publishes: if plan.flood {
+                dice.pick(&[35, 90])
+            } else {
+                dice.pick(&[10, 35, 70])
+            },
+            unkind: dice.chance(if plan.flood { 10 } else { 40 }),
             session: 0,
             requests: 0,
             resume: BTreeMap::new(),
@@ -140,11 +145,21 @@ impl Client {
     /// Says that it lives, when it has to.
     pub(crate) fn keep_alive(&mut self, around: &mut Around<'_>) {
         let idle = around.plan.limits.idle_timeout.as_nanos() as u64;
-        let Some(link) = self.link.as_ref() else { return };
+        let Some(link) = self.link.as_ref() else {
+            return;
+        };
         let due = idle > 0 && around.now > link.wrote_at + idle / 4;
-        if due && !self.silent && link.shadow.negotiated && !link.shadow.is_over() && !link.sight.is_over() {
+        if due
+            && !self.silent
+            && link.shadow.negotiated
+            && !link.shadow.is_over()
+            && !link.sight.is_over()
+        {
             let mut bytes = Vec::new();
-            Frame::Ping(Ping { token: around.dice.word() }).encode(&mut bytes);
+            Frame::Ping(Ping {
+                token: around.dice.word(),
+            })
+            .encode(&mut bytes);
             self.write(&bytes, around);
         }
     }
@@ -162,38 +177,61 @@ impl Client {
     }
 
     fn write(&mut self, bytes: &[u8], around: &mut Around<'_>) {
-        let Some(link) = self.link.as_mut() else { return };
+        let Some(link) = self.link.as_mut() else {
+            return;
+        };
         link.wrote_at = around.now;
-        link.shadow.write(bytes, around.plan.limits.max_frame_bytes, around.now, around.model);
+        link.shadow.write(
+            bytes,
+            around.plan.limits.max_frame_bytes,
+            around.now,
+            around.model,
+        );
         link.out.extend(bytes);
         let index = self.index;
-        around.trace.line(|| format!("client {index}: writes {}", describe(bytes)));
+        around
+            .trace
+            .line(|| format!("client {index}: writes {}", describe(bytes)));
     }
 
     /// Shuts its side in order.
     pub(crate) fn shut(&mut self, around: &mut Around<'_>) {
-        let Some(link) = self.link.as_mut() else { return };
+        let Some(link) = self.link.as_mut() else {
+            return;
+        };
         if !link.ending {
             link.ending = true;
             link.shadow.end(around.now);
             let index = self.index;
-            around.trace.line(|| format!("client {index}: shuts its side"));
+            around
+                .trace
+                .line(|| format!("client {index}: shuts its side"));
         }
     }
 
     /// Goes, without a word.
     fn cut(&mut self, around: &mut Around<'_>) {
-        let Some(link) = self.link.as_ref() else { return };
+        let Some(link) = self.link.as_ref() else {
+            return;
+        };
         let socket = &mut around.sockets[link.socket];
-        socket.up_end = Some(if around.dice.chance(50) { End::Reset } else { End::Eof });
+        socket.up_end = Some(if around.dice.chance(50) {
+            End::Reset
+        } else {
+            End::Eof
+        });
         let index = self.index;
-        around.trace.line(|| format!("client {index}: cuts the connection"));
+        around
+            .trace
+            .line(|| format!("client {index}: cuts the connection"));
         self.forget(around);
     }
 
     /// Closes a connection that is over.
     pub(crate) fn leave(&mut self, around: &mut Around<'_>) {
-        let Some(link) = self.link.as_ref() else { return };
+        let Some(link) = self.link.as_ref() else {
+            return;
+        };
         let socket = &mut around.sockets[link.socket];
         socket.up_end.get_or_insert(End::Eof);
         let index = self.index;
@@ -218,14 +256,23 @@ impl Client {
 
     /// Moves bytes into the socket; says whether any moved.
     pub(crate) fn flush(&mut self, around: &mut Around<'_>) -> bool {
-        let Some(link) = self.link.as_mut() else { return false };
+        let Some(link) = self.link.as_mut() else {
+            return false;
+        };
         let socket = &mut around.sockets[link.socket];
         if socket.up_end.is_some() || socket.closed {
             return false;
         }
-        let room = socket.capacity.saturating_sub(socket.up.len()).min(link.out.len());
+        let room = socket
+            .capacity
+            .saturating_sub(socket.up.len())
+            .min(link.out.len());
         if room > 0 {
-            let count = if around.dice.chance(60) { room } else { around.dice.between(1, room) };
+            let count = if around.dice.chance(60) {
+                room
+            } else {
+                around.dice.between(1, room)
+            };
             socket.up.extend(link.out.drain(..count));
             return true;
         }
@@ -239,7 +286,9 @@ impl Client {
     /// Reads from the socket and judges what came; says whether anything came.
     pub(crate) fn read(&mut self, around: &mut Around<'_>) -> Result<bool, String> {
         let index = self.index;
-        let Some(link) = self.link.as_mut() else { return Ok(false) };
+        let Some(link) = self.link.as_mut() else {
+            return Ok(false);
+        };
         let socket = &mut around.sockets[link.socket];
         let most = match link.reading {
             Reading::All => socket.down.len(),
@@ -247,15 +296,28 @@ impl Client {
             Reading::Slow(_) | Reading::Stalled => 0,
         };
         if most > 0 {
-            let count = if around.dice.chance(60) { most } else { around.dice.between(1, most) };
+            let count = if around.dice.chance(60) {
+                most
+            } else {
+                around.dice.between(1, most)
+            };
             link.sight.bytes.extend(socket.down.drain(..count));
-            link.sight.judge(index, link.socket, &mut link.shadow, &mut self.resume, around)?;
+            link.sight.judge(
+                index,
+                link.socket,
+                &mut link.shadow,
+                &mut self.resume,
+                around,
+            )?;
             return Ok(true);
         }
         let ended = socket.down.is_empty() && (socket.down_end || socket.closed);
         if ended && link.reading != Reading::Stalled && !link.sight.eof {
-            link.sight.end_of_stream(link.socket, &link.shadow, around)?;
-            around.trace.line(|| format!("client {index}: reads the end of the stream"));
+            link.sight
+                .end_of_stream(link.socket, &link.shadow, around)?;
+            around
+                .trace
+                .line(|| format!("client {index}: reads the end of the stream"));
             return Ok(true);
         }
         Ok(false)
@@ -268,7 +330,9 @@ impl Client {
 
     /// Appends one frame.
     fn compose(&mut self, out: &mut Vec<u8>, around: &mut Around<'_>) {
-        let Some(link) = self.link.as_ref() else { return };
+        let Some(link) = self.link.as_ref() else {
+            return;
+        };
         if !link.shadow.negotiated && !(self.unkind && around.dice.chance(5)) {
             // Another HELLO would be a violation: one may be in `out` already.
             if out.is_empty() && !(self.silent && around.dice.chance(95)) {
@@ -282,9 +346,20 @@ impl Client {
     }
 
     fn hello(&self, out: &mut Vec<u8>, around: &mut Around<'_>) {
-        let session = if around.dice.chance(50) { self.session } else { 0 };
+        let session = if around.dice.chance(50) {
+            self.session
+        } else {
+            0
+        };
         let name = format!("client {}", self.index);
-        Frame::Hello(Hello { major: 1, minor: 0, session, name: &name, credentials: b"" }).encode(out);
+        Frame::Hello(Hello {
+            major: 1,
+            minor: 0,
+            session,
+            name: &name,
+            credentials: b"",
+        })
+        .encode(out);
     }
 
     fn request(&mut self, out: &mut Vec<u8>, around: &mut Around<'_>) {
@@ -295,8 +370,16 @@ impl Client {
             0..40 => self.subscribe(out, around),
             40..62 => self.unsubscribe(out, around),
             62..80 => self.publish(out, around),
-            80..96 => Frame::Ping(Ping { token: around.dice.word() }).encode(out),
-            96 => Frame::Goodbye(Goodbye { code: 0, retry_after_ms: 0, text: "bye" }).encode(out),
+            80..96 => Frame::Ping(Ping {
+                token: around.dice.word(),
+            })
+            .encode(out),
+            96 => Frame::Goodbye(Goodbye {
+                code: 0,
+                retry_after_ms: 0,
+                text: "bye",
+            })
+            .encode(out),
             _ => {}
         }
     }
@@ -319,7 +402,10 @@ impl Client {
         let (from_seq, epoch) = match around.dice.below(10) {
             0..4 => (resume.map_or(1, |seq| seq + 1), around.plan.epoch),
             4 => (1, 0),
-            5 => (around.dice.below(last as usize + 2) as u64 + 1, around.plan.epoch),
+            5 => (
+                around.dice.below(last as usize + 2) as u64 + 1,
+                around.plan.epoch,
+            ),
             6 => (last + around.dice.below(5) as u64 + 2, 0),
             7 => (1, around.plan.epoch ^ 2),
             _ => (0, 0),
@@ -331,25 +417,42 @@ impl Client {
             _ => Policy::Disconnect,
         };
         let request_id = self.next_request();
-        Frame::Subscribe(Subscribe { request_id, from_seq, epoch, policy, topic: &name }).encode(out);
+        Frame::Subscribe(Subscribe {
+            request_id,
+            from_seq,
+            epoch,
+            policy,
+            topic: &name,
+        })
+        .encode(out);
     }
 
     fn unsubscribe(&mut self, out: &mut Vec<u8>, around: &mut Around<'_>) {
         let request_id = self.next_request();
-        let held = self.link.as_ref().map_or(&[][..], |l| &l.sight.subscriptions);
+        let held = self
+            .link
+            .as_ref()
+            .map_or(&[][..], |l| &l.sight.subscriptions);
         let topic_id = if held.is_empty() || around.dice.chance(15) {
             around.dice.below(12) as u32
         } else {
             held[around.dice.below(held.len())].topic_id
         };
-        Frame::Unsubscribe(Unsubscribe { request_id, topic_id }).encode(out);
+        Frame::Unsubscribe(Unsubscribe {
+            request_id,
+            topic_id,
+        })
+        .encode(out);
     }
 
     fn publish(&mut self, out: &mut Vec<u8>, around: &mut Around<'_>) {
         let name = Self::topic(around);
         let request_id = self.next_request();
         let (code, payload) = payload(name.split('/').next().unwrap_or(""), around);
-        let known = around.model.find(&name).and_then(|t| around.model.topics[t].id);
+        let known = around
+            .model
+            .find(&name)
+            .and_then(|t| around.model.topics[t].id);
         let topic_id = match known {
             Some(id) if around.dice.chance(60) => id,
             _ if around.dice.chance(2) => around.dice.below(1 << 20) as u32 + 1,
@@ -357,7 +460,15 @@ impl Client {
         };
         let topic = if topic_id == 0 { name.as_str() } else { "" };
         let quiet = around.dice.chance(40);
-        Frame::Command(Command { request_id, topic_id, command: code, topic, payload: &payload, quiet }).encode(out);
+        Frame::Command(Command {
+            request_id,
+            topic_id,
+            command: code,
+            topic,
+            payload: &payload,
+            quiet,
+        })
+        .encode(out);
     }
 }
 
@@ -371,7 +482,11 @@ fn payload(kind: &str, around: &mut Around<'_>) -> (u16, Vec<u8>) {
         payload.push(around.dice.below(256) as u8);
         payload.extend_from_slice(&body);
         payload.resize(9 + around.dice.below(around.plan.body), 7);
-        let code = if around.dice.chance(10) { TALLY_REFUSE } else { TALLY_ADD };
+        let code = if around.dice.chance(10) {
+            TALLY_REFUSE
+        } else {
+            TALLY_ADD
+        };
         return (code, payload);
     }
     let event_kind = match (kind, around.dice.below(20)) {
@@ -380,12 +495,21 @@ fn payload(kind: &str, around: &mut Around<'_>) -> (u16, Vec<u8>) {
             body.clear();
             let price = Micros((mark >> 8) as i64);
             let qty = Micros(around.dice.below(1_000_000) as i64 - 1_000);
-            Trade { price, qty, ..Trade::default() }.encode(&mut body);
+            Trade {
+                price,
+                qty,
+                ..Trade::default()
+            }
+            .encode(&mut body);
             2
         }
         ("market", _) => {
             body.clear();
-            Quote { bid: Micros((mark >> 8) as i64), ..Quote::default() }.encode(&mut body);
+            Quote {
+                bid: Micros((mark >> 8) as i64),
+                ..Quote::default()
+            }
+            .encode(&mut body);
             3
         }
         _ => {
@@ -393,7 +517,12 @@ fn payload(kind: &str, around: &mut Around<'_>) -> (u16, Vec<u8>) {
             1
         }
     };
-    Publish { kind: event_kind, event_ns, body: &body }.encode(&mut payload);
+    Publish {
+        kind: event_kind,
+        event_ns,
+        body: &body,
+    }
+    .encode(&mut payload);
     (PUBLISH, payload)
 }
 
@@ -401,10 +530,16 @@ fn payload(kind: &str, around: &mut Around<'_>) -> (u16, Vec<u8>) {
 fn spoil(bytes: &mut Vec<u8>, start: usize, dice: &mut Dice) {
     let len = bytes.len() - start;
     match dice.below(8) {
-        0 => bytes.extend((0..dice.between(1, 40)).map(|_| dice.word() as u8).collect::<Vec<_>>()),
+        0 => bytes.extend(
+            (0..dice.between(1, 40))
+                .map(|_| dice.word() as u8)
+                .collect::<Vec<_>>(),
+        ),
         1 if len > 0 => bytes.truncate(start + dice.below(len)),
         2 if len >= 8 => bytes[start + 4] = dice.word() as u8,
-        3 if len >= 8 => bytes[start..start + 4].copy_from_slice(&(dice.below(9_000) as u32).to_le_bytes()),
+        3 if len >= 8 => {
+            bytes[start..start + 4].copy_from_slice(&(dice.below(9_000) as u32).to_le_bytes())
+        }
         4 => {
             // A message of a newer minor version, to be skipped.
             let extra = dice.below(20);
@@ -416,16 +551,33 @@ fn spoil(bytes: &mut Vec<u8>, start: usize, dice: &mut Dice) {
             let topic = format!("stream/{}", "n".repeat(300));
             let (request_id, quiet) = (dice.word(), dice.chance(50));
             if dice.chance(50) {
-                Frame::Subscribe(Subscribe { request_id, from_seq: 0, epoch: 0, policy: Policy::Default, topic: &topic })
-                    .encode(bytes);
+                Frame::Subscribe(Subscribe {
+                    request_id,
+                    from_seq: 0,
+                    epoch: 0,
+                    policy: Policy::Default,
+                    topic: &topic,
+                })
+                .encode(bytes);
             } else {
-                Frame::Command(Command { request_id, topic_id: 0, command: 1, topic: &topic, payload: b"", quiet })
-                    .encode(bytes);
+                Frame::Command(Command {
+                    request_id,
+                    topic_id: 0,
+                    command: 1,
+                    topic: &topic,
+                    payload: b"",
+                    quiet,
+                })
+                .encode(bytes);
             }
         }
         _ if len > 0 => {
-            let at = start + dice.below(len);
-            bytes[at] ^= 1 << dice.below(8);
+            let at = dice.below(len);
+            // Request ids stay unique, so that each answer has one question.
+            let is_hello = bytes.get(start + 4) == Some(&1);
+            if is_hello || !(8..16).contains(&at) {
+                bytes[start + at] ^= 1 << dice.below(8);
+            }
         }
         _ => {}
     }
@@ -463,7 +615,10 @@ pub(crate) fn brief(frame: &Frame<'_>) -> String {
             "COMMAND {} to {:?}/{} code {} quiet {}",
             c.request_id, c.topic, c.topic_id, c.command, c.quiet
         ),
-        Frame::Reply(r) => format!("REPLY {} topic {} code {} seq {}", r.request_id, r.topic_id, r.code, r.seq),
+        Frame::Reply(r) => format!(
+            "REPLY {} topic {} code {} seq {}",
+            r.request_id, r.topic_id, r.code, r.seq
+        ),
         other => format!("{other:?}"),
     }
 }

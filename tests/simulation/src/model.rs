@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tickring::machines::{Command, Kind, Machine, Market, NodeMachine, Outcome, Refusal, Registry, Stream};
+use tickring::machines::{
+    Command, Kind, Machine, Market, NodeMachine, Outcome, Refusal, Registry, Stream,
+};
 use tickring_protocol::{ErrorCode, Policy};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -105,11 +107,24 @@ impl Model {
             let it = &mut self.topics[topic];
             it.bytes += 40 + body.len();
             // A snapshot between the events of one command cannot be asked for.
-            let state = kind.filter(|_| place + 1 == count).map(|k| (k, state.as_slice().into()));
-            it.events.push(Record { kind: event_kind, event_ns, node_ns, body: body.into(), state, command: id });
+            let state = kind
+                .filter(|_| place + 1 == count)
+                .map(|k| (k, state.as_slice().into()));
+            it.events.push(Record {
+                kind: event_kind,
+                event_ns,
+                node_ns,
+                body: body.into(),
+                state,
+                command: id,
+            });
         }
         self.largest_turn = self.largest_turn.max(self.turn.1);
-        let newest = if count == 0 { 0 } else { self.topics[topic].last_seq() };
+        let newest = if count == 0 {
+            0
+        } else {
+            self.topics[topic].last_seq()
+        };
         self.applied.insert(id, (topic, newest));
         self.order.push((topic, id));
     }
@@ -155,7 +170,11 @@ impl SharedModel {
                 events: Vec::new(),
                 bytes: 0,
             });
-            Box::new(Recorded { machine, topic, model: model.clone() })
+            Box::new(Recorded {
+                machine,
+                topic,
+                model: model.clone(),
+            })
         })
     }
 }
@@ -196,7 +215,10 @@ struct Tally {
 impl Machine for Tally {
     fn apply(&mut self, command: &Command<'_>, out: &mut Outcome) -> Result<(), Refusal> {
         let Some((&first, body)) = command.payload.split_first() else {
-            return Err(Refusal::new(ErrorCode::BadCommand, "a tally's command has a first byte"));
+            return Err(Refusal::new(
+                ErrorCode::BadCommand,
+                "a tally's command has a first byte",
+            ));
         };
         match command.code {
             TALLY_ADD => {}
@@ -204,7 +226,12 @@ impl Machine for Tally {
                 out.event(TALLY_KIND, command.now_ns, b"never seen");
                 return Err(Refusal::new(ErrorCode::OutOfRange, "refused by wish"));
             }
-            _ => return Err(Refusal::new(ErrorCode::UnknownCommand, "a tally knows 100 and 101")),
+            _ => {
+                return Err(Refusal::new(
+                    ErrorCode::UnknownCommand,
+                    "a tally knows 100 and 101",
+                ));
+            }
         }
         for _ in 0..first % 4 {
             out.event(TALLY_KIND, command.now_ns, body);

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use tickring::core::{Action, Core, CoreConfig, Deliveries, Now, ParcelPool, Plant, ReceiveEnd, Requests};
+use tickring::core::{
+    Action, Core, CoreConfig, Deliveries, Now, ParcelPool, Plant, ReceiveEnd, Requests,
+};
 
 use crate::coverage::Coverage;
 use crate::dice::Dice;
@@ -54,7 +56,10 @@ pub(crate) struct Node {
 }
 
 pub(crate) fn now(mono_ns: u64) -> Now {
-    Now { wall_ns: START_WALL_NS + mono_ns, mono_ns }
+    Now {
+        wall_ns: START_WALL_NS + mono_ns,
+        mono_ns,
+    }
 }
 
 impl Node {
@@ -86,7 +91,12 @@ impl Node {
     }
 
     /// One turn of core `at`; `stop` stops it. Says whether anything happened.
-    pub(crate) fn turn(&mut self, at: usize, stop: bool, around: &mut Surroundings<'_>) -> Result<bool, String> {
+    pub(crate) fn turn(
+        &mut self,
+        at: usize,
+        stop: bool,
+        around: &mut Surroundings<'_>,
+    ) -> Result<bool, String> {
         around.coverage.turns += 1;
         let seat = &mut self.seats[at];
         let mut busy = seat.core.has_parked_work();
@@ -143,7 +153,8 @@ impl Node {
     /// Whether mail waits anywhere.
     pub(crate) fn has_mail(&self) -> bool {
         self.seats.iter().any(|seat| {
-            seat.requests.iter().any(|m| !m.is_empty()) || seat.deliveries.iter().any(|m| !m.is_empty())
+            seat.requests.iter().any(|m| !m.is_empty())
+                || seat.deliveries.iter().any(|m| !m.is_empty())
         })
     }
 }
@@ -152,8 +163,12 @@ impl Seat {
     fn accept(&mut self, at: usize, around: &mut Surroundings<'_>) -> bool {
         let mut busy = false;
         while !self.backlog.is_empty() && around.happens() {
-            let Some(socket) = self.backlog.pop_front() else { break };
-            let free: Vec<usize> = (0..self.slots.len()).filter(|s| self.slots[*s].is_none()).collect();
+            let Some(socket) = self.backlog.pop_front() else {
+                break;
+            };
+            let free: Vec<usize> = (0..self.slots.len())
+                .filter(|s| self.slots[*s].is_none())
+                .collect();
             let slot = if free.is_empty() {
                 self.slots.push(None);
                 self.slots.len() - 1
@@ -171,7 +186,9 @@ impl Seat {
             around.coverage.accepted += 1;
             around.trace.mix(3, slot as u64, &[]);
             let client = it.client;
-            around.trace.line(|| format!("core {at}: accepted client {client} as socket {socket} in slot {slot}"));
+            around.trace.line(|| {
+                format!("core {at}: accepted client {client} as socket {socket} in slot {slot}")
+            });
             busy = true;
         }
         busy
@@ -211,7 +228,9 @@ impl Seat {
         {
             let sent = result.as_ref().copied().unwrap_or(usize::MAX) as u64;
             around.trace.mix(5, sent, &[]);
-            around.trace.line(|| format!("socket {index}: sent {result:?}"));
+            around
+                .trace
+                .line(|| format!("socket {index}: sent {result:?}"));
             self.core.on_sent(slot, flight.payload, result);
         }
         true
@@ -227,7 +246,12 @@ impl Seat {
             let socket = &around.sockets[index];
             if around.dice.below(10_000) < around.plan.failures {
                 around.sockets[index].failed = true;
-                self.end_receive(slot, index, ReceiveEnd::Failed(io::ErrorKind::ConnectionReset.into()), around);
+                self.end_receive(
+                    slot,
+                    index,
+                    ReceiveEnd::Failed(io::ErrorKind::ConnectionReset.into()),
+                    around,
+                );
                 return true;
             }
             // What came before the request to stop may be reported before its end, or stay.
@@ -235,18 +259,30 @@ impl Seat {
                 self.end_receive(slot, index, ReceiveEnd::Stopped, around);
                 return true;
             }
-            if socket.up_end == Some(End::Reset) && (socket.up.is_empty() || around.dice.chance(50)) {
-                self.end_receive(slot, index, ReceiveEnd::Failed(io::ErrorKind::ConnectionReset.into()), around);
+            if socket.up_end == Some(End::Reset) && (socket.up.is_empty() || around.dice.chance(50))
+            {
+                self.end_receive(
+                    slot,
+                    index,
+                    ReceiveEnd::Failed(io::ErrorKind::ConnectionReset.into()),
+                    around,
+                );
                 return true;
             }
             let waiting = socket.up.len();
             if waiting > 0 {
-                let count = if around.dice.chance(50) { waiting } else { around.dice.between(1, waiting) };
+                let count = if around.dice.chance(50) {
+                    waiting
+                } else {
+                    around.dice.between(1, waiting)
+                };
                 let socket = &mut around.sockets[index];
                 let bytes: Vec<u8> = socket.up.drain(..count).collect();
                 socket.heard_at = around.now;
                 around.trace.mix(6, u64::from(slot), &bytes);
-                around.trace.line(|| format!("socket {index}: received {count} bytes"));
+                around
+                    .trace
+                    .line(|| format!("socket {index}: received {count} bytes"));
                 self.core.on_received(slot, &bytes);
                 busy = true;
             } else if socket.up_end == Some(End::Eof) {
@@ -259,11 +295,19 @@ impl Seat {
         busy
     }
 
-    fn end_receive(&mut self, slot: u32, index: usize, end: ReceiveEnd, around: &mut Surroundings<'_>) {
+    fn end_receive(
+        &mut self,
+        slot: u32,
+        index: usize,
+        end: ReceiveEnd,
+        around: &mut Surroundings<'_>,
+    ) {
         let socket = &mut around.sockets[index];
         (socket.receiving, socket.stopping) = (false, false);
         around.trace.mix(7, u64::from(slot), &[]);
-        around.trace.line(|| format!("socket {index}: receive ended: {end:?}"));
+        around
+            .trace
+            .line(|| format!("socket {index}: receive ended: {end:?}"));
         self.core.on_receive_ended(slot, end);
     }
 
@@ -308,35 +352,54 @@ impl Seat {
             };
             let index = self.slots.get(slot as usize).copied().flatten();
             let Some(index) = index else {
-                return Err(format!("core {at} acts on slot {slot}, which is free: {action:?}"));
+                return Err(format!(
+                    "core {at} acts on slot {slot}, which is free: {action:?}"
+                ));
             };
             let socket = &mut around.sockets[index];
-            ensure!(!socket.closing, "core {at} acts on slot {slot} behind its Close: {action:?}");
+            ensure!(
+                !socket.closing,
+                "core {at} acts on slot {slot} behind its Close: {action:?}"
+            );
             match action {
                 Action::Send { payload, .. } => {
-                    ensure!(!socket.in_flight(), "two sends of slot {slot} are under way");
+                    ensure!(
+                        !socket.in_flight(),
+                        "two sends of slot {slot} are under way"
+                    );
                     ensure!(!socket.down_end, "slot {slot} sends behind ShutdownWrite");
                     ensure!(payload.byte_len() > 0, "slot {slot} sends nothing");
                     around.trace.mix(10, u64::from(slot), &[]);
-                    around.trace.line(|| format!("socket {index}: send {} bytes", payload.byte_len()));
+                    around
+                        .trace
+                        .line(|| format!("socket {index}: send {} bytes", payload.byte_len()));
                     socket.send(payload);
                 }
                 Action::StopReceive(_) => {
                     ensure!(socket.receiving, "slot {slot} stops what it does not do");
                     socket.stopping = true;
                     around.coverage.receive_stopped += 1;
-                    around.trace.line(|| format!("socket {index}: stop receive"));
+                    around
+                        .trace
+                        .line(|| format!("socket {index}: stop receive"));
                 }
                 Action::StartReceive(_) => {
                     ensure!(!socket.receiving, "slot {slot} receives already");
                     socket.receiving = true;
                     around.coverage.receive_started += 1;
-                    around.trace.line(|| format!("socket {index}: start receive"));
+                    around
+                        .trace
+                        .line(|| format!("socket {index}: start receive"));
                 }
                 Action::ShutdownWrite(_) => {
-                    ensure!(!socket.in_flight() && !socket.down_end, "slot {slot} shuts too early or twice");
+                    ensure!(
+                        !socket.in_flight() && !socket.down_end,
+                        "slot {slot} shuts too early or twice"
+                    );
                     socket.down_end = true;
-                    around.trace.line(|| format!("socket {index}: shutdown write"));
+                    around
+                        .trace
+                        .line(|| format!("socket {index}: shutdown write"));
                 }
                 Action::Close(_) => {
                     socket.closing = true;

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) garbage: usize,
     /// Whether the node stops in the middle of its work.
     pub(crate) early_shutdown: bool,
+    /// Whether it is about many events and clients that stall.
+    pub(crate) flood: bool,
 }
 
 impl Plan {
@@ -48,21 +50,37 @@ impl Plan {
         let outbox_bytes = dice.pick(&[1 << 10, 2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10]);
         let history_topic_bytes = dice.pick(&[1 << 10, 4 << 10, 64 << 10, 1 << 20]);
         let limits = Limits {
-            max_connections: if dice.chance(20) { dice.between(1, 3) } else { 64 },
-            max_subscriptions: if dice.chance(25) { dice.between(1, 3) } else { 64 },
-            max_topics: if dice.chance(20) { dice.between(1, 3) } else { 1_000 },
+            max_connections: if dice.chance(20) {
+                dice.between(1, 3)
+            } else {
+                64
+            },
+            max_subscriptions: if dice.chance(25) {
+                dice.between(1, 3)
+            } else {
+                64
+            },
+            max_topics: if dice.chance(20) {
+                dice.between(1, 3)
+            } else {
+                1_000
+            },
             max_frame_bytes: dice.pick(&[1 << 10, 4 << 10, 64 << 10]),
             outbox_bytes,
             inbox_bytes: dice.pick(&[64, 512, 4 << 10, 64 << 10]),
             history_topic_bytes,
             history_bytes: dice.pick(&[2 << 10, 16 << 10, 256 << 10, 4 << 20]),
             hello_timeout: ms(dice, 5, 30),
-            idle_timeout: if dice.chance(40) { Duration::ZERO } else { ms(dice, 30, 120) },
+            idle_timeout: if dice.chance(40) {
+                Duration::ZERO
+            } else {
+                ms(dice, 30, 120)
+            },
             drain_timeout: ms(dice, 5, 60),
             linger_timeout: ms(dice, 2, 20),
         };
         let body = dice.pick(&[8, 64, 300, 900]);
-        Self {
+        let mut plan = Self {
             cores,
             clients,
             epoch: dice.word() | 1,
@@ -77,6 +95,20 @@ impl Plan {
             failures: dice.pick(&[0, 0, 5, 30]),
             garbage: dice.pick(&[0, 0, 2, 8]),
             early_shutdown: dice.chance(15),
+            flood: dice.chance(10),
+        };
+        if plan.flood {
+            plan.flood();
         }
+        plan
+    }
+
+    /// Many events in small turns, for clients that often stall: what piles up shows.
+    fn flood(&mut self) {
+        (self.pipeline, self.haste, self.garbage) = (2, 80, 0);
+        self.limits.outbox_bytes = self.limits.outbox_bytes.min(4 << 10);
+        self.body = 900.min(self.limits.max_frame_bytes / 2);
+        self.limits.max_connections = 64;
+        self.socket_bytes = self.socket_bytes.max(2 << 10);
     }
 }

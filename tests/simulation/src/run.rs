@@ -53,11 +53,24 @@ fn live(seed: u64, plant: Option<Plant>, verbose: bool) -> (Result<Report, Failu
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     let coverage = world.coverage;
     let result = match outcome {
-        Ok(Ok(())) => Ok(Report { hash: world.trace.hash, coverage }),
-        Ok(Err(reason)) => Err(Failure { seed, reason, coverage }),
+        Ok(Ok(())) => Ok(Report {
+            hash: world.trace.hash,
+            coverage,
+        }),
+        Ok(Err(reason)) => Err(Failure {
+            seed,
+            reason,
+            coverage,
+        }),
         Err(_) => {
-            let reason = PANIC.take().unwrap_or_else(|| "a panic without a word".into());
-            Err(Failure { seed, reason, coverage })
+            let reason = PANIC
+                .take()
+                .unwrap_or_else(|| "a panic without a word".into());
+            Err(Failure {
+                seed,
+                reason,
+                coverage,
+            })
         }
     };
     (result, world.trace.lines)

@@ -1,9 +1,7 @@
 //! What a client's bytes ask for: every byte written, malformed or not, is decoded here as the
 //! server will decode it, so that each answer is known before it comes.
 
-use tickring_protocol::{
-    Command, Decoded, ErrorCode, Frame, FrameType, Policy, Subscribe, decode,
-};
+use tickring_protocol::{Command, Decoded, ErrorCode, Frame, FrameType, Policy, Subscribe, decode};
 
 use crate::model::{Model, identity};
 
@@ -79,7 +77,10 @@ impl Shadow {
                     used += len;
                 }
                 Err(error) => {
-                    let long = |what| Pending { request_id: error.request_id, what };
+                    let long = |what| Pending {
+                        request_id: error.request_id,
+                        what,
+                    };
                     match (FrameType::from_byte(error.frame_type), error.resume_at) {
                         _ if error.is_fatal() || !self.negotiated => self.doomed = Some(error.code),
                         (Some(FrameType::Subscribe), Some(len)) => {
@@ -133,7 +134,9 @@ impl Shadow {
     }
 
     fn subscribe(&mut self, it: &Subscribe<'_>, model: &Model) {
-        let known = model.find(it.topic).map_or(0, |t| model.topics[t].last_seq());
+        let known = model
+            .find(it.topic)
+            .map_or(0, |t| model.topics[t].last_seq());
         self.pending.push(Pending {
             request_id: it.request_id,
             what: Asked::Subscribe {
@@ -158,6 +161,29 @@ impl Shadow {
                 topic_id: it.topic_id,
             },
         });
+    }
+
+    /// How many pending requests may have been answered by their owners.
+    pub(crate) fn answered(&self, model: &Model) -> usize {
+        let answered = |asked: &Asked| match asked {
+            Asked::Command {
+                command,
+                quiet,
+                name,
+                topic_id,
+            } => {
+                let unknown = match topic_id {
+                    0 => model.find(name).is_none(),
+                    id => model.by_id(*id).is_none(),
+                };
+                unknown
+                    || model.refused.contains_key(command)
+                    || (!quiet && model.applied.contains_key(command))
+            }
+            Asked::Subscribe { .. } => true,
+            _ => false,
+        };
+        self.pending.iter().filter(|p| answered(&p.what)).count()
     }
 
     /// The oldest pending request with this id that `fits`.

@@ -86,11 +86,21 @@ impl Socket {
     /// A send begins.
     pub(crate) fn send(&mut self, payload: Payload) {
         let bytes = payload.byte_len();
-        self.flight = Some(Flight { payload, bytes, taken: 0, result: None });
+        self.flight = Some(Flight {
+            payload,
+            bytes,
+            taken: 0,
+            result: None,
+        });
     }
 
     /// Moves bytes of the send under way into the socket's buffer; says whether anything moved.
-    pub(crate) fn advance(&mut self, dice: &mut Dice, failures: usize, coverage: &mut Coverage) -> bool {
+    pub(crate) fn advance(
+        &mut self,
+        dice: &mut Dice,
+        failures: usize,
+        coverage: &mut Coverage,
+    ) -> bool {
         let Some(flight) = self.flight.as_mut().filter(|f| f.result.is_none()) else {
             return false;
         };
@@ -114,7 +124,11 @@ impl Socket {
         if most == 0 {
             return false;
         }
-        let count = if dice.chance(60) { most } else { dice.between(1, most) };
+        let count = if dice.chance(60) {
+            most
+        } else {
+            dice.between(1, most)
+        };
         let mut skip = flight.taken;
         let mut left = count;
         for slice in flight.payload.slices() {

@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) coverage: Coverage,
     now: u64,
+    /// For each core, whether it is stopping.
+    stopping: Vec<bool>,
 }
 
 impl World {
@@ -39,11 +41,17 @@ impl World {
         let mut dice = Dice::new(seed);
         let plan = Plan::draw(&mut dice);
         let model = SharedModel::default();
-        let clients = (0..plan.clients).map(|i| Client::new(i, &mut dice)).collect();
-        let mut trace = Trace { verbose, ..Trace::default() };
+        let clients = (0..plan.clients)
+            .map(|i| Client::new(i, &plan, &mut dice))
+            .collect();
+        let mut trace = Trace {
+            verbose,
+            ..Trace::default()
+        };
         trace.line(|| format!("{plan:?}"));
         Self {
             node: Node::new(&plan, &model, plant),
+            stopping: vec![false; plan.cores],
             plan,
             dice,
             model,
@@ -57,11 +65,14 @@ impl World {
 
     /// The whole life of the world.
     pub(crate) fn run(&mut self) -> Result<(), String> {
-        let early = self.plan.early_shutdown.then(|| self.dice.between(1, self.plan.steps));
+        let early = self
+            .plan
+            .early_shutdown
+            .then(|| self.dice.between(1, self.plan.steps));
         for step in 0..self.plan.steps {
             self.pass_time();
             self.act()?;
-            self.move_bytes()?;
+            self.move_bytes(false)?;
             let core = self.dice.below(self.plan.cores);
             let stop = early.is_some_and(|at| step >= at) && self.dice.chance(50);
             self.turn(core, stop, false)?;
@@ -70,7 +81,11 @@ impl World {
             self.coverage.early_shutdowns += 1;
         } else {
             self.come_to_rest("with its stalled clients left alone")?;
-            let stalled = self.clients.iter().filter_map(|c| c.link.as_ref()).any(|l| l.reading == Reading::Stalled);
+            let stalled = self
+                .clients
+                .iter()
+                .filter_map(|c| c.link.as_ref())
+                .any(|l| l.reading == Reading::Stalled);
             self.coverage.stalled_worlds += u64::from(stalled);
             self.hold_complete()?;
             for link in self.clients.iter_mut().filter_map(|c| c.link.as_mut()) {
@@ -92,13 +107,12 @@ impl World {
         self.now += ns as u64;
     }
 
-    fn stopping(&self) -> Vec<bool> {
-        self.node.seats.iter().map(|s| s.stopping).collect()
-    }
-
     /// Runs `with` for each client in `clients`, with its surroundings.
-    fn with_client<T>(&mut self, index: usize, with: impl FnOnce(&mut Client, &mut Around<'_>) -> T) -> T {
-        let stopping = self.stopping();
+    fn with_client<T>(
+        &mut self,
+        index: usize,
+        with: impl FnOnce(&mut Client, &mut Around<'_>) -> T,
+    ) -> T {
         let mut model = self.model.lock();
         let mut around = Around {
             plan: &self.plan,
@@ -108,7 +122,7 @@ impl World {
             coverage: &mut self.coverage,
             model: &mut model,
             now: self.now,
-            stopping: &stopping,
+            stopping: &self.stopping,
         };
         with(&mut self.clients[index], &mut around)
     }
@@ -129,27 +143,34 @@ impl World {
 
     fn connect(&mut self, client: usize, core: usize) {
         let socket = self.sockets.len();
-        self.sockets.push(Socket::new(core, client, self.plan.socket_bytes));
+        self.sockets
+            .push(Socket::new(core, client, self.plan.socket_bytes));
         self.node.seats[core].backlog.push_back(socket);
-        self.trace.line(|| format!("client {client}: connects to core {core} as socket {socket}"));
+        self.trace
+            .line(|| format!("client {client}: connects to core {core} as socket {socket}"));
         self.with_client(client, |it, around| it.connected(socket, around));
     }
 
     /// The network moves, and clients read; says whether anything moved.
-    fn move_bytes(&mut self) -> Result<bool, String> {
+    fn move_bytes(&mut self, prompt: bool) -> Result<bool, String> {
         let mut busy = false;
+        let often = if prompt { 100 } else { 70 };
         for seat in &self.node.seats {
             for socket in seat.slots.iter().flatten() {
-                if self.dice.chance(70) {
-                    busy |= self.sockets[*socket].advance(&mut self.dice, self.plan.failures, &mut self.coverage);
+                if self.dice.chance(often) {
+                    busy |= self.sockets[*socket].advance(
+                        &mut self.dice,
+                        self.plan.failures,
+                        &mut self.coverage,
+                    );
                 }
             }
         }
         for index in 0..self.clients.len() {
-            if self.dice.chance(70) {
+            if self.dice.chance(often) {
                 busy |= self.with_client(index, Client::flush);
             }
-            if self.dice.chance(70) {
+            if self.dice.chance(often) {
                 busy |= self.with_client(index, Client::read)?;
             }
         }
@@ -167,6 +188,7 @@ impl World {
             prompt,
         };
         let busy = self.node.turn(core, stop, &mut around)?;
+        self.stopping[core] |= stop;
         self.hold_bounds(core)?;
         Ok(busy)
     }
@@ -181,34 +203,56 @@ impl World {
             "core {at} keeps {} bytes of history",
             stats.history_bytes
         );
-        ensure!(stats.topics as usize <= limits.max_topics, "core {at} has {} topics", stats.topics);
-        let open = seat.slots.iter().flatten().filter(|s| !self.sockets[**s].over_limit).count();
-        ensure!(open <= limits.max_connections, "core {at} serves {open} connections");
+        ensure!(
+            stats.topics as usize <= limits.max_topics,
+            "core {at} has {} topics",
+            stats.topics
+        );
+        let open = seat
+            .slots
+            .iter()
+            .flatten()
+            .filter(|s| !self.sockets[**s].over_limit)
+            .count();
+        ensure!(
+            open <= limits.max_connections,
+            "core {at} serves {open} connections"
+        );
         // What one turn can bring: the events of its own topics, and those of each parcel that
         // every other core has posted or still keeps.
-        let turn = self.model.lock().largest_turn * (1 + (self.plan.cores - 1) * (self.plan.mailbox + 1));
+        let turn =
+            self.model.lock().largest_turn * (1 + (self.plan.cores - 1) * (self.plan.mailbox + 1));
         for (slot, socket) in seat.slots.iter().enumerate() {
             let Some(socket) = socket else { continue };
-            let Some(held) = seat.core.held(slot as u32) else { continue };
+            let Some(held) = seat.core.held(slot as u32) else {
+                continue;
+            };
             let socket = &self.sockets[*socket];
             self.coverage.stuck_sends += u64::from(socket.in_flight());
             self.coverage.outbox_over_budget += u64::from(held.outbox_bytes > limits.outbox_bytes);
-            let link = self.clients[socket.client].link.as_ref();
-            let answers = link.map_or(0, |l| l.shadow.pending.len() + l.shadow.pings.len());
             // Live events: up to the budget, or one turn's behind an empty outbox. Events that a
-            // PING or UNSUBSCRIBE brings forward: one turn's. Answers: the room for them, and those
-            // that were under way to other cores. Catching up: half of the budget, and as much
-            // again under way, and a snapshot.
+            // PING or UNSUBSCRIBE brings forward: one turn's. Answers: the room for them and the
+            // one that breaks it. Catching up: half of the budget, as much again under way, and an
+            // event or a state.
             let most = limits.outbox_bytes.max(turn)
                 + turn
                 + ANSWER_ROOM
-                + (answers + 2) * LONGEST_ANSWER
+                + 2 * LONGEST_ANSWER
                 + limits.outbox_bytes
                 + self.plan.body;
+            // Answers that other cores had given already come in any case.
+            let link = self.clients[socket.client].link.as_ref();
+            let remote = || match link {
+                Some(link) if self.plan.cores > 1 => {
+                    link.shadow.answered(&self.model.lock()) * LONGEST_ANSWER
+                }
+                _ => 0,
+            };
             ensure!(
-                held.outbox_bytes <= most || link.is_none(),
-                "core {at} slot {slot}: the outbox holds {} bytes, and {most} is the most",
-                held.outbox_bytes
+                held.outbox_bytes <= most || link.is_none() || held.outbox_bytes <= most + remote(),
+                "core {at} slot {slot}: the outbox holds {} bytes, and {most} and {} are the most",
+                held.outbox_bytes,
+                remote()
             );
             // Input waits within its bound; reading stops behind the chunk that breaks it, and what
             // was under way then may still come. A frame that is not whole is kept whatever it is.
@@ -224,6 +268,12 @@ impl World {
 
     /// Goes on without new input until nothing moves any more.
     fn come_to_rest(&mut self, how: &str) -> Result<(), String> {
+        // Who reads by the byte would need forever, and shows nothing new.
+        for link in self.clients.iter_mut().filter_map(|c| c.link.as_mut()) {
+            if matches!(link.reading, Reading::Slow(_)) {
+                link.reading = Reading::All;
+            }
+        }
         let mut still = 0;
         for _ in 0..MOST_ROUNDS {
             self.now += 1_000;
@@ -236,18 +286,23 @@ impl World {
                     }
                 });
             }
-            busy |= self.move_bytes()?;
+            busy |= self.move_bytes(true)?;
             let first = self.dice.below(self.plan.cores);
             for core in 0..self.plan.cores {
                 busy |= self.turn((first + core) % self.plan.cores, false, true)?;
             }
-            // Chance may hold everything back in one round, hardly in twenty.
-            still = if busy || self.node.has_mail() { 0 } else { still + 1 };
-            if still == 20 {
+            still = if busy || self.node.has_mail() {
+                0
+            } else {
+                still + 1
+            };
+            if still == 3 {
                 return Ok(());
             }
         }
-        Err(format!("{how}, the world does not come to rest within {MOST_ROUNDS} rounds"))
+        Err(format!(
+            "{how}, the world does not come to rest within {MOST_ROUNDS} rounds"
+        ))
     }
 
     /// Everybody who reads has everything.
@@ -259,7 +314,12 @@ impl World {
             {
                 link.sight
                     .complete(&link.shadow, &model)
-                    .map_err(|broken| format!("at rest, client {} (socket {}): {broken}", client.index, link.socket))?;
+                    .map_err(|broken| {
+                        format!(
+                            "at rest, client {} (socket {}): {broken}",
+                            client.index, link.socket
+                        )
+                    })?;
             }
         }
         Ok(())
@@ -303,12 +363,23 @@ impl World {
         let limits = &self.plan.limits;
         let longest = limits.drain_timeout + limits.linger_timeout;
         let until = self.now + 2 * longest.as_nanos() as u64 + 50_000_000;
-        while self.node.seats.iter().any(|s| s.core.connections() > 0 || !s.stopping || !s.backlog.is_empty()) {
-            ensure!(self.now < until, "connections are still open long after shutdown");
+        while self
+            .node
+            .seats
+            .iter()
+            .any(|s| s.core.connections() > 0 || !s.stopping || !s.backlog.is_empty())
+        {
+            ensure!(
+                self.now < until,
+                "connections are still open long after shutdown"
+            );
             self.now += self.dice.between(1_000, 300_000) as u64;
-            self.move_bytes()?;
+            self.move_bytes(false)?;
             for index in 0..self.clients.len() {
-                let over = self.clients[index].link.as_ref().is_some_and(|l| l.sight.is_over());
+                let over = self.clients[index]
+                    .link
+                    .as_ref()
+                    .is_some_and(|l| l.sight.is_over());
                 if over && self.dice.chance(20) {
                     self.with_client(index, Client::leave);
                 }
@@ -318,7 +389,8 @@ impl World {
                 self.turn(core, stop, false)?;
             }
         }
-        for _ in 0..300 {
+        // Batches are looked through a few a turn.
+        for _ in 0..80 {
             self.now += 1_000;
             for core in 0..self.plan.cores {
                 self.turn(core, true, true)?;
@@ -326,9 +398,15 @@ impl World {
         }
         for (at, seat) in self.node.seats.iter().enumerate() {
             let kept = seat.core.batch_bytes();
-            ensure!(kept <= SPARE_BATCHES, "core {at} keeps {kept} bytes of batches that nobody sends");
+            ensure!(
+                kept <= SPARE_BATCHES,
+                "core {at} keeps {kept} bytes of batches that nobody sends"
+            );
             let stats = seat.core.stats();
-            ensure!(stats.outbox_bytes == 0 && stats.subscriptions == 0, "core {at} keeps what nobody holds: {stats:?}");
+            ensure!(
+                stats.outbox_bytes == 0 && stats.subscriptions == 0,
+                "core {at} keeps what nobody holds: {stats:?}"
+            );
         }
         Ok(())
     }
