@@ -1,6 +1,6 @@
 //! Runs a seed, and tells what broke.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
@@ -26,10 +26,11 @@ pub struct Failure {
     /// Which rule broke, and where.
     pub reason: String,
     /// What was exercised until then.
-    pub coverage: Coverage,
+    pub coverage: Box<Coverage>,
 }
 
 thread_local! {
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -50,38 +51,43 @@ fn live(seed: u64, plant: Option<Plant>, verbose: bool) -> (Result<Report, Failu
     keep_panics_quiet();
     PANIC.take();
     let mut world = World::new(seed, plant, verbose);
+    RUNNING.set(true);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
+    RUNNING.set(false);
     let coverage = world.coverage;
+    let failure = |reason| Failure {
+        seed,
+        reason,
+        coverage: Box::new(coverage),
+    };
     let result = match outcome {
         Ok(Ok(())) => Ok(Report {
             hash: world.trace.hash,
             coverage,
         }),
-        Ok(Err(reason)) => Err(Failure {
-            seed,
-            reason,
-            coverage,
-        }),
+        Ok(Err(reason)) => Err(failure(reason)),
         Err(_) => {
             let reason = PANIC
                 .take()
                 .unwrap_or_else(|| "a panic without a word".into());
-            Err(Failure {
-                seed,
-                reason,
-                coverage,
-            })
+            Err(failure(reason))
         }
     };
     (result, world.trace.lines)
 }
 
-/// Panics inside a run become its failure instead of lines on the terminal.
+/// Panics inside a run become its failure instead of lines on the terminal; others are told as
+/// ever.
 fn keep_panics_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        panic::set_hook(Box::new(|info| {
-            PANIC.set(Some(info.to_string()));
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if RUNNING.get() {
+                PANIC.set(Some(info.to_string()));
+            } else {
+                others(info);
+            }
         }));
     });
 }

@@ -18,6 +18,10 @@ const MOST_ROUNDS: usize = 20_000;
 const ANSWER_ROOM: usize = 16 << 10;
 /// More than the longest answer, snapshot, report or farewell of these worlds.
 const LONGEST_ANSWER: usize = 1 << 10;
+/// Batches of past turns that are looked through later: a few for each parcel that may be about.
+const BATCHES_KEPT: usize = 64;
+/// A batch that holds more than the first few bytes of a turn.
+const LARGE_BATCH: usize = 64 << 10;
 /// Free batches that a core keeps: 64 small ones and 64 large ones.
 const SPARE_BATCHES: usize = 64 * ((4 << 10) + (64 << 10));
 
@@ -207,6 +211,15 @@ impl World {
             stats.topics as usize <= limits.max_topics,
             "core {at} has {} topics",
             stats.topics
+        );
+        // Each send under way keeps the batches of one turn, or bytes of its own; other cores keep
+        // those that are in the mail. Nothing may pile up beyond a few turns' worth of those.
+        let turn_bytes = self.model.lock().largest_turn * self.plan.cores;
+        let most = SPARE_BATCHES + (BATCHES_KEPT + seat.slots.len()) * (LARGE_BATCH + turn_bytes);
+        let kept = seat.core.batch_bytes();
+        ensure!(
+            kept <= most,
+            "core {at} keeps {kept} bytes of batches, and {most} are the most"
         );
         let open = seat
             .slots

@@ -1,0 +1,136 @@
+//! Answers to commands, and refusals of topic names.
+
+use tickring_protocol::{ErrorCode, Reply, TopicName};
+
+use crate::client::Around;
+use crate::ensure;
+use crate::model::{Model, is_kind};
+use crate::shadow::{Asked, Shadow};
+
+pub(super) fn reply(
+    it: &Reply<'_>,
+    shadow: &mut Shadow,
+    around: &mut Around<'_>,
+) -> Result<(), String> {
+    // Bytes that were spoiled may have given two commands one id; their outcomes tell them apart.
+    let ok = it.code == ErrorCode::Ok as u16;
+    let applied = &around.model.applied;
+    let fits = |asked: &Asked| match asked {
+        Asked::Command { command, .. } => applied.contains_key(command) == ok,
+        Asked::LongCommand => !ok,
+        _ => false,
+    };
+    let any = |asked: &Asked| matches!(asked, Asked::Command { .. } | Asked::LongCommand);
+    let place = shadow
+        .find(it.request_id, fits)
+        .or_else(|| shadow.find(it.request_id, any));
+    let Some(place) = place else {
+        return Err("no COMMAND asked for it, or it was answered before".into());
+    };
+    let earlier = first_of_topic(shadow, place, around.model);
+    ensure!(
+        earlier.is_none(),
+        "request {earlier:?} to the same topic was to be answered before"
+    );
+    let Asked::Command {
+        command,
+        quiet,
+        name,
+        topic_id,
+    } = shadow.pending.remove(place).what
+    else {
+        ensure!(
+            it.code == ErrorCode::NameTooLong as u16 && it.topic_id == 0,
+            "the name is too long"
+        );
+        return Ok(());
+    };
+    let model = &mut *around.model;
+    let Some(code) = ErrorCode::from_u16(it.code) else {
+        return Err("its code is unknown".into());
+    };
+    if code == ErrorCode::Ok {
+        around.coverage.replies += 1;
+        ensure!(!quiet, "a quiet command succeeded");
+        let Some(&(topic, seq)) = model.applied.get(&command) else {
+            return Err("the command was never applied".into());
+        };
+        model.learn_id(topic, it.topic_id)?;
+        ensure!(
+            name.is_empty() || *name == *model.topics[topic].name,
+            "it was applied to another topic"
+        );
+        ensure!(it.seq == seq, "its newest event is #{seq}");
+        if let Some(record) = model.topics[topic].event(seq) {
+            ensure!(
+                record.command == command,
+                "#{seq} is the event of another command"
+            );
+        }
+        around.coverage.odd_events += u64::from(seq == 0);
+        return Ok(());
+    }
+    around.coverage.refused_commands += 1;
+    around.coverage.refused_quiet += u64::from(quiet);
+    ensure!(
+        !model.applied.contains_key(&command),
+        "a refused command was applied"
+    );
+    if let Some(refusal) = model.refused.get(&command) {
+        ensure!(*refusal == code, "the machine's code is {refusal}");
+        return Ok(());
+    }
+    if topic_id == 0 {
+        return name_refused(&name, code, around);
+    }
+    ensure!(code == ErrorCode::UnknownTopic, "no machine refused it");
+    ensure!(
+        model.by_id(topic_id).is_none(),
+        "that topic id was given out"
+    );
+    Ok(())
+}
+
+/// The request id of a command to the same topic that is older and not answered yet.
+fn first_of_topic(shadow: &Shadow, place: usize, model: &Model) -> Option<u64> {
+    let key = |asked: &Asked| match asked {
+        Asked::Command {
+            topic_id: 0, name, ..
+        } => Some(model.find(name).ok_or_else(|| name.clone())),
+        Asked::Command { topic_id, .. } => {
+            Some(model.by_id(*topic_id).ok_or_else(|| topic_id.to_string()))
+        }
+        _ => None,
+    };
+    let mine = key(&shadow.pending[place].what)?;
+    shadow.pending[..place]
+        .iter()
+        .find(|p| {
+            matches!(p.what, Asked::Command { quiet: false, .. })
+                && key(&p.what).as_ref() == Some(&mine)
+        })
+        .map(|p| p.request_id)
+}
+
+/// A topic could not be opened by this name: the code must say why.
+pub(super) fn name_refused(
+    name: &str,
+    code: ErrorCode,
+    around: &mut Around<'_>,
+) -> Result<(), String> {
+    let expected = match TopicName::new(name) {
+        Err(error) => error.code(),
+        Ok(topic) if !is_kind(topic.kind()) => ErrorCode::UnknownKind,
+        Ok(_) => {
+            around.coverage.topic_limit += 1;
+            ensure!(around.model.find(name).is_none(), "{name} exists");
+            ensure!(
+                around.model.topics.len() >= around.plan.limits.max_topics,
+                "max_topics is not reached"
+            );
+            ErrorCode::TopicLimit
+        }
+    };
+    ensure!(code == expected, "the reason for {name:?} is {expected}");
+    Ok(())
+}
