@@ -29,6 +29,8 @@ pub(crate) enum Asked {
         quiet: bool,
         name: String,
         topic_id: u32,
+        /// Whether that id was known to be given out when this was written.
+        known_id: bool,
     },
     /// A SUBSCRIBE whose topic name is too long.
     LongSubscribe,
@@ -126,7 +128,7 @@ impl Shadow {
                 request_id: it.request_id,
                 what: Asked::Unsubscribe(it.topic_id),
             }),
-            Frame::Command(command) => self.command(command),
+            Frame::Command(command) => self.command(command, model),
             Frame::Ping(ping) => self.pings.push_back(ping.token),
             Frame::Pong(_) => {}
             _ => self.doomed = Some(ErrorCode::UnknownType),
@@ -149,7 +151,7 @@ impl Shadow {
         });
     }
 
-    fn command(&mut self, it: &Command<'_>) {
+    fn command(&mut self, it: &Command<'_>, model: &Model) {
         let command = identity(it.command, it.payload);
         self.commands.push(command);
         self.pending.push(Pending {
@@ -159,6 +161,7 @@ impl Shadow {
                 quiet: it.quiet,
                 name: it.topic.into(),
                 topic_id: it.topic_id,
+                known_id: model.by_id(it.topic_id).is_some(),
             },
         });
     }
@@ -171,6 +174,7 @@ impl Shadow {
                 quiet,
                 name,
                 topic_id,
+                ..
             } => {
                 let unknown = match topic_id {
                     0 => model.find(name).is_none(),

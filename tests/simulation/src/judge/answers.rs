@@ -37,6 +37,7 @@ pub(super) fn reply(
         quiet,
         name,
         topic_id,
+        known_id,
     } = shadow.pending.remove(place).what
     else {
         ensure!(
@@ -84,10 +85,7 @@ pub(super) fn reply(
         return name_refused(&name, code, around);
     }
     ensure!(code == ErrorCode::UnknownTopic, "no machine refused it");
-    ensure!(
-        model.by_id(topic_id).is_none(),
-        "that topic id was given out"
-    );
+    ensure!(!known_id, "that topic id was given out");
     Ok(())
 }
 
