@@ -65,6 +65,8 @@ counters! {
     connection_limit,
     /// ERRORs of already_subscribed.
     already_subscribed,
+    /// REPLYs and ERRORs of overloaded.
+    overloaded,
     /// ERRORs of not_subscribed or unknown_topic.
     not_subscribed,
     /// ERRORs of hello_timeout.

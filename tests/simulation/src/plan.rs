@@ -70,6 +70,7 @@ impl Plan {
             inbox_bytes: dice.pick(&[64, 512, 4 << 10, 64 << 10]),
             history_topic_bytes,
             history_bytes: dice.pick(&[2 << 10, 16 << 10, 256 << 10, 4 << 20]),
+            overload_patience: ms(dice, 1, 20),
             hello_timeout: ms(dice, 5, 30),
             idle_timeout: if dice.chance(40) {
                 Duration::ZERO

@@ -27,7 +27,11 @@ pub(super) fn reply(
     let Some(place) = place else {
         return Err("no COMMAND asked for it, or it was answered before".into());
     };
-    let earlier = first_of_topic(shadow, place, around.model);
+    let overloaded = it.code == ErrorCode::Overloaded as u16;
+    // What finds no room is refused at once, while what was taken before may be on its way.
+    let earlier = (!overloaded)
+        .then(|| first_of_topic(shadow, place, around.model))
+        .flatten();
     ensure!(
         earlier.is_none(),
         "request {earlier:?} to the same topic was to be answered before"
@@ -77,6 +81,12 @@ pub(super) fn reply(
         !model.applied.contains_key(&command),
         "a refused command was applied"
     );
+    if overloaded {
+        ensure!(around.plan.cores > 1, "a lone core waits for nobody");
+        ensure!(it.retry_after_ms > 0, "it does not say when to try again");
+        around.coverage.overloaded += 1;
+        return Ok(());
+    }
     if let Some(refusal) = model.refused.get(&command) {
         ensure!(*refusal == code, "the machine's code is {refusal}");
         return Ok(());

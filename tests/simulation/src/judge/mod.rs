@@ -452,6 +452,11 @@ impl Sight {
                 let holds = self.subscriptions.iter().any(|s| Some(s.topic) == topic);
                 ensure!(holds, "the client does not hold {name}");
             }
+            (Asked::Subscribe { .. }, Some(ErrorCode::Overloaded)) => {
+                ensure!(around.plan.cores > 1, "a lone core waits for nobody");
+                ensure!(it.retry_after_ms > 0, "it does not say when to try again");
+                around.coverage.overloaded += 1;
+            }
             (Asked::Subscribe { name, .. }, Some(code)) => name_refused(&name, code, around)?,
             (Asked::Unsubscribe(id), Some(ErrorCode::NotSubscribed | ErrorCode::UnknownTopic)) => {
                 around.coverage.not_subscribed += 1;
