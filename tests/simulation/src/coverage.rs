@@ -67,13 +67,13 @@ counters! {
     already_subscribed,
     /// REPLYs and ERRORs of overloaded.
     overloaded,
-    /// ERRORs of not_subscribed or unknown_topic.
+    /// ERRORs of not_subscribed.
     not_subscribed,
     /// ERRORs of hello_timeout.
     hello_timeout,
-    /// ERRORs of idle_timeout.
+    /// GOODBYEs of idle_timeout.
     idle_timeout,
-    /// ERRORs of slow_consumer.
+    /// GOODBYEs of slow_consumer.
     slow_consumer,
     /// Fatal ERRORs of malformed or misplaced frames.
     violations,

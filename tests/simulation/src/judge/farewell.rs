@@ -42,9 +42,6 @@ impl Sight {
                     "the core had room"
                 );
             }
-            ErrorCode::IdleTimeout | ErrorCode::SlowConsumer => {
-                self.given_up(code, socket, around.now, around.plan, around.coverage)?
-            }
             code => {
                 around.coverage.violations += 1;
                 ensure!(

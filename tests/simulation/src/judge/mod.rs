@@ -458,7 +458,7 @@ impl Sight {
                 around.coverage.overloaded += 1;
             }
             (Asked::Subscribe { name, .. }, Some(code)) => name_refused(&name, code, around)?,
-            (Asked::Unsubscribe(id), Some(ErrorCode::NotSubscribed | ErrorCode::UnknownTopic)) => {
+            (Asked::Unsubscribe(id), Some(ErrorCode::NotSubscribed)) => {
                 around.coverage.not_subscribed += 1;
                 ensure!(
                     self.subscriptions.iter().all(|s| s.topic_id != id),
