@@ -126,11 +126,10 @@ fn a_command_waits_for_room_and_is_refused_when_it_has_waited_too_long() {
 
     // More than a parcel holds, while nobody takes it.
     let flood: Vec<u8> = (0..5_000).flat_map(|id| publish(&topic, id)).collect();
-    assert_eq!(turn(&mut core, SECOND, &flood), [], "it waits");
+    assert!(turn(&mut core, SECOND, &flood).is_empty(), "it waits");
     assert!(core.has_parked_work());
-    assert_eq!(
-        turn(&mut core, SECOND + SECOND / 2, &[]),
-        [],
+    assert!(
+        turn(&mut core, SECOND + SECOND / 2, &[]).is_empty(),
         "it is patient"
     );
 
@@ -148,6 +147,6 @@ fn a_command_waits_for_room_and_is_refused_when_it_has_waited_too_long() {
 
     // Once the other core takes its mail, commands go on, and none accepted was lost.
     assert!(core.take_requests(1).is_some());
-    assert_eq!(turn(&mut core, 2 * SECOND + 2, &publish(&topic, 7_000)), []);
+    assert!(turn(&mut core, 2 * SECOND + 2, &publish(&topic, 7_000)).is_empty());
     assert!(core.take_requests(1).is_some());
 }

@@ -201,7 +201,8 @@ impl Core {
     /// Acts on a frame, unless there has been no room for it for too long (`refuses`, or the frame
     /// itself finds none): then what asks something of a topic is refused. Other frames need none.
     fn on_frame_if(&mut self, slot: u32, frame: &Frame<'_>, refuses: bool) -> Flow {
-        let asks = matches!(frame, Frame::Command(_) | Frame::Subscribe(_));
+        let asks = matches!(frame, Frame::Command(_) | Frame::Subscribe(_))
+            && self.connection(slot).state == State::Active;
         if !(refuses && asks) {
             match self.on_frame(slot, frame) {
                 Flow::Blocked if self.is_out_of_patience(slot) => {}
