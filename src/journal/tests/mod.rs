@@ -1,0 +1,1 @@
+//! The journal under a simulated disk and on real files.
