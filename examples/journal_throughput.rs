@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tickring::journal::record::{Event, Record, Topic};
 use tickring::journal::{
-    Limits, Port, Reader, Refused, Writer, WriterConfig, lane_dir, recover, verify,
+    Limits, Port, Reader, Refused, Status, Writer, WriterConfig, lane_dir, recover, verify,
 };
 
 const TOPICS: u32 = 8_000;
@@ -38,7 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (writer, mut ports) = Writer::spawn(config, vec![wake], None)?;
     let (port, status) = (&mut ports[0], writer.status().clone());
 
+    alone(port, &status);
     let begin = Instant::now();
+    let (commits_before, bytes_before) = (status.commits(), status.committed());
     let mut encoding = Duration::ZERO;
     let body = vec![7; body as usize];
     let mut next = 0;
@@ -48,11 +50,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         if next == 0 {
             topics(&mut batch)?;
         }
-        for index in next..events.min(next + per_batch) {
+        let end = events.min(next + per_batch);
+        for index in next..end {
             let topic = (index % u64::from(TOPICS)) as u32 + 1;
             event(topic, index / u64::from(TOPICS) + 1, &body).encode(true, &mut batch)?;
-            next = index + 1;
         }
+        next = end;
         encoding += from.elapsed();
         send(port, batch);
     }
@@ -63,7 +66,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(failure) = status.failure() {
         return Err(failure.into());
     }
-    let (commits, bytes) = (status.commits() as f64, status.committed() as f64);
+    let commits = (status.commits() - commits_before) as f64;
+    let bytes = (status.committed() - bytes_before) as f64;
     writer.stop()?;
     println!(
         "encode   {:>12.1} ns/event",
@@ -117,6 +121,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("{events} events were written, {seen} and {read} read back").into());
     }
     Ok(())
+}
+
+/// One batch at a time: the time from sending it to its release.
+fn alone(port: &mut Port, status: &Status) {
+    let mut took: Vec<Duration> = (0..1_000)
+        .map(|_| {
+            let from = Instant::now();
+            let ticket = port.sent() + 1;
+            send(port, Vec::new());
+            while port.committed() < ticket && !status.is_failed() {
+                thread::park_timeout(Duration::from_millis(10));
+            }
+            from.elapsed()
+        })
+        .collect();
+    took.sort();
+    println!(
+        "alone    {:>12.0} us median, {:.0} us p99",
+        took[500].as_secs_f64() * 1e6,
+        took[990].as_secs_f64() * 1e6
+    );
 }
 
 fn report(what: &str, begin: Instant, events: u64, bytes: u64, sum: u64) {

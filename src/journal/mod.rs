@@ -70,8 +70,15 @@
 //! crate: one instruction for 8 bytes on x86-64 and aarch64 and a table elsewhere, no configuration
 //! and no dependencies; `crc-fast` is faster from some KiB on, which records do not reach, and needs
 //! a newer compiler than tickring does. Segments are preallocated: an fdatasync that need not grow
-//! the file took half to a third of the time on ext4 (`docs/` has the figures), and a full disk
-//! shows when a segment is begun.
+//! the file took about half of the time here (ext4, writes of 4 KiB, median of 300: 250 to 280
+//! microseconds against 350 to 470; zeros written beforehand: 170, but twice the bytes). A full disk
+//! then also
+//! shows when a segment is begun, before anything of it is taken for written.
+//!
+//! # Figures
+//! `examples/journal_throughput.rs` measures; on two busy shared cores, with events of 112 bytes on
+//! disk: encoding 36 ns, one core and one lane 1,200,000 events/s to disk, recovery 6,800,000
+//! events/s, reader 10,900,000 events/s.
 
 mod catalog;
 mod driver;
@@ -81,6 +88,8 @@ mod lane;
 mod reader;
 pub mod record;
 mod recover;
+mod replay;
+mod replies;
 mod segment;
 mod window;
 
@@ -98,6 +107,8 @@ pub use inspect::{LaneReport, SegmentReport, SeqBreak, dump, verify};
 pub use lane::{AppendError, Lane, LaneStart, Operation, OperationKind, Outcome, Released};
 pub use reader::{Batch, Reader};
 pub use recover::{Cut, Entry, Recovered, RecoveredTopic, lane_dir, lanes, recover};
+pub use replay::{Progress, recover_lanes};
+pub use replies::{Remembered, ReplyLimits, ReplyWindow, Seen};
 pub use segment::SegmentInfo;
 
 /// The bounds of a lane.

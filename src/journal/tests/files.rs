@@ -8,8 +8,8 @@ use super::{Random, TempDir, bind, event, seq_of, small};
 use crate::journal::record::Record;
 use crate::journal::segment::{self, HEADER};
 use crate::journal::{
-    Catalog, JournalError, Lane, OperationKind, Outcome, Place, Reader, Recovered, dump, lane_dir,
-    lane_of, lanes, recover, verify,
+    Catalog, JournalError, Lane, OperationKind, Outcome, Place, Progress, Reader, Recovered, dump,
+    lane_dir, lane_of, lanes, recover, recover_lanes, verify,
 };
 
 /// Writes batches with plain file calls, each batch one write. Returns the committed positions.
@@ -33,7 +33,8 @@ pub(super) fn write(
         let mut batch = Vec::new();
         bind(run as u32, "stream/a", &mut batch);
         bind(run as u32 + 100, "stream/b", &mut batch);
-        for seq in next..=(*seqs.end()).min(next + per_batch - 1) {
+        let last = (*seqs.end()).min(next + per_batch - 1);
+        for seq in next..=last {
             let body = vec![seq as u8; 40 + (seq % 50) as usize];
             // Each group is an event of either topic.
             event(run as u32, seq, &body)
@@ -42,8 +43,8 @@ pub(super) fn write(
             event(run as u32 + 100, seq, &body)
                 .encode(true, &mut batch)
                 .unwrap();
-            next = seq + 1;
         }
+        next = last + 1;
         lane.append(0, next, &batch, 0).unwrap();
         while let Some(operation) = lane.poll_operation(0) {
             let outcome = perform(dir, operation.kind);
@@ -517,4 +518,42 @@ fn verify_and_dump_show_what_is_there_and_where_it_breaks() {
         .map(|f| fs::read(f).unwrap())
         .collect();
     assert!(before == after, "inspection changes nothing");
+}
+
+#[test]
+fn all_lanes_are_recovered_at_once_with_their_progress() {
+    let dir = TempDir::new();
+    let progress = Progress::default();
+    let open = |fresh, threads, progress: &Progress| {
+        recover_lanes(
+            dir.path(),
+            fresh,
+            threads,
+            progress,
+            |_| Vec::new(),
+            |seqs: &mut Vec<u64>, entry| {
+                seqs.extend(seq_of(entry));
+            },
+        )
+    };
+    assert_eq!(
+        open(3, 2, &progress).unwrap().len(),
+        3,
+        "made with as many lanes as asked for"
+    );
+    assert_eq!((progress.total_bytes(), progress.records()), (0, 0));
+    write(&lane_dir(dir.path(), 0), 1, 1..=3_000, 100);
+    let found = open(5, 8, &progress).unwrap();
+    let lanes: Vec<u32> = found.iter().map(|(recovered, _)| recovered.lane).collect();
+    assert_eq!(lanes, [0, 1, 2], "the number of lanes stays");
+    assert_eq!(found[0].1, twice(1..=3_000));
+    assert!(found[1].1.is_empty() && found[2].1.is_empty());
+    assert!(progress.records() >= 6_000);
+    assert!(progress.bytes() <= progress.total_bytes());
+    assert!(progress.bytes() * 100 > progress.total_bytes() * 95);
+
+    let file = segment::path(&lane_dir(dir.path(), 0), 0);
+    flip(&file, 700);
+    let error = open(3, 2, &progress).unwrap_err().to_string();
+    assert!(error.contains("lane-0"), "{error}");
 }

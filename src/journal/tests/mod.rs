@@ -3,6 +3,7 @@
 mod disk;
 mod files;
 mod records;
+mod replies;
 mod simulation;
 mod writer;
 
