@@ -72,8 +72,7 @@
 //! a newer compiler than tickring does. Segments are preallocated: an fdatasync that need not grow
 //! the file took about half of the time here (ext4, writes of 4 KiB, median of 300: 250 to 280
 //! microseconds against 350 to 470; zeros written beforehand: 170, but twice the bytes). A full disk
-//! then also
-//! shows when a segment is begun, before anything of it is taken for written.
+//! then also shows when a segment is begun, before anything of it is taken for written.
 //!
 //! # Figures
 //! `examples/journal_throughput.rs` measures; on two busy shared cores, with events of 112 bytes on
@@ -90,7 +89,9 @@ pub mod record;
 mod recover;
 mod replay;
 mod replies;
+mod scan;
 mod segment;
+mod topics;
 mod window;
 
 #[cfg(test)]
@@ -104,12 +105,15 @@ pub use catalog::{Catalog, Place};
 pub use driver::{Companion, Port, Refused, Status, Wake, Writer, WriterConfig, port_capacity};
 pub use error::JournalError;
 pub use inspect::{LaneReport, SegmentReport, SeqBreak, dump, verify};
-pub use lane::{AppendError, Lane, LaneStart, Operation, OperationKind, Outcome, Released};
+pub use lane::{
+    AppendError, Failure, Lane, LaneStart, Operation, OperationKind, Outcome, Released,
+};
 pub use reader::{Batch, Reader};
-pub use recover::{Cut, Entry, Recovered, RecoveredTopic, lane_dir, lanes, recover};
+pub use recover::{Cut, Entry, Recovered, lane_dir, lanes, recover};
 pub use replay::{Progress, recover_lanes};
 pub use replies::{Remembered, ReplyLimits, ReplyWindow, Seen};
 pub use segment::SegmentInfo;
+pub use topics::RecoveredTopic;
 
 /// The bounds of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

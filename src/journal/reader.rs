@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use super::JournalError;
 use super::catalog::Place;
 use super::record::{self, Head, Record, Topic};
-use super::recover::{Entry, RecoveredTopic, Scan, TopicTable, check_mark, read_up_to};
+use super::recover::Entry;
+use super::scan::{Scan, check_mark, read_up_to};
 use super::segment::{self, HEADER, Header};
+use super::topics::{RecoveredTopic, TopicTable};
 use super::window::{Found, Window};
 
 /// Bytes read at a time: little enough that a read from the page cache does not hold up a writer's
