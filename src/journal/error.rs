@@ -117,7 +117,7 @@ impl JournalError {
 }
 
 /// What to do about an error of the operating system.
-fn advice(cause: &io::Error) -> &'static str {
+pub(super) fn advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             ". The user that runs tickring must be able to write there: check owner, mode and mount \

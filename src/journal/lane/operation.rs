@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::journal::error::advice;
 use crate::journal::segment::SegmentInfo;
 
 /// What a lane begins with: what [`recover`](crate::journal::recover) found, or nothing.
@@ -102,7 +103,10 @@ pub struct Released {
 
 /// Why a lane stopped.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} the journal's segment {segment:020}.seg: {cause}")]
+#[error(
+    "cannot {doing} the journal's segment {segment:020}.seg: {cause}{}",
+    advice(cause)
+)]
 pub struct Failure {
     /// What was being done.
     pub doing: &'static str,

@@ -363,7 +363,7 @@ fn after_a_failed_sync_nothing_is_released_until_the_lane_is_opened_again() {
         let operation = world.flying.pop().unwrap();
         let syncs = matches!(operation.kind, crate::journal::OperationKind::Sync { .. });
         let fate = if syncs {
-            Fate::Failed(std::io::ErrorKind::Other)
+            Fate::Failed(std::io::ErrorKind::StorageFull)
         } else {
             Fate::Done
         };
@@ -378,6 +378,7 @@ fn after_a_failed_sync_nothing_is_released_until_the_lane_is_opened_again() {
         failure.contains("cannot sync the journal's segment 00000000000000000000.seg"),
         "{failure}"
     );
+    assert!(failure.contains("The disk is full: make room"), "{failure}");
     world.poll();
     assert!(world.flying.is_empty(), "nothing is tried again");
     assert_eq!(
