@@ -7,6 +7,8 @@ pub mod core;
 pub mod journal;
 pub mod machines;
 pub mod mailbox;
+pub mod market;
 pub mod node;
 pub mod ring;
 mod topic;
+pub mod writer;

@@ -1,0 +1,155 @@
+use super::super::{InstrumentKind, Session, SessionClock};
+use super::*;
+
+fn ns(text: &str) -> u64 {
+    text.parse::<jiff::Timestamp>().unwrap().as_nanosecond() as u64
+}
+
+fn session(calendar: &str, at: &str) -> &'static str {
+    let calendars = Calendars::load(&format!("[instruments]\nX = '{calendar}'")).unwrap();
+    calendars.of("X").session_at(ns(at)).0.name()
+}
+
+#[test]
+fn a_share_has_a_pre_a_regular_and_an_after_session() {
+    // New York is at UTC-5 in winter and at UTC-4 in summer.
+    for (at, expected) in [
+        ("2026-03-02T08:59:59Z", "closed"),
+        ("2026-03-02T09:00:00Z", "pre"),
+        ("2026-03-02T14:29:59.999999999Z", "pre"),
+        ("2026-03-02T14:30:00Z", "regular"),
+        ("2026-03-02T20:59:59Z", "regular"),
+        ("2026-03-02T21:00:00Z", "after"),
+        ("2026-03-03T01:00:00Z", "closed"),
+        ("2026-07-06T13:30:00Z", "regular"),
+        ("2026-07-06T20:00:00Z", "after"),
+    ] {
+        assert_eq!(session("us-equity", at), expected, "{at}");
+    }
+}
+
+#[test]
+fn nothing_trades_on_a_holiday_or_a_weekend_and_an_early_close_ends_the_day() {
+    assert_eq!(session("us-equity", "2026-12-25T15:00:00Z"), "closed");
+    assert_eq!(session("us-equity", "2026-03-01T15:00:00Z"), "closed");
+    assert_eq!(session("us-equity", "2026-11-27T17:59:59Z"), "regular");
+    assert_eq!(session("us-equity", "2026-11-27T18:00:00Z"), "closed");
+    assert_eq!(session("us-equity", "2026-11-27T21:30:00Z"), "closed");
+}
+
+#[test]
+fn currencies_trade_from_sunday_evening_to_friday_evening() {
+    for (at, expected) in [
+        ("2026-03-01T21:59:59Z", "closed"),
+        ("2026-03-01T22:00:00Z", "regular"),
+        ("2026-03-04T03:00:00Z", "regular"),
+        ("2026-03-04T22:00:00Z", "regular"),
+        ("2026-03-06T21:59:59Z", "regular"),
+        ("2026-03-06T22:00:00Z", "closed"),
+    ] {
+        assert_eq!(session("fx", at), expected, "{at}");
+    }
+}
+
+#[test]
+fn a_future_pauses_for_an_hour_each_day_and_crypto_never() {
+    assert_eq!(session("us-future", "2026-03-03T21:59:59Z"), "regular");
+    assert_eq!(session("us-future", "2026-03-03T22:30:00Z"), "closed");
+    assert_eq!(session("us-future", "2026-03-03T23:00:00Z"), "regular");
+    assert_eq!(session("always", "2026-03-01T00:00:00Z"), "regular");
+    assert_eq!(session("always", "2026-12-25T23:59:59Z"), "regular");
+}
+
+#[test]
+fn an_instrument_is_found_by_name_then_by_the_longest_beginning_then_by_default() {
+    let calendars = Calendars::load(
+        "default = 'us-equity'\n[instruments]\n'E*' = 'us-bond'\n'EUR*' = 'fx'\nEURX = 'us-index'",
+    )
+    .unwrap();
+    let kind = |name| calendars.of(name).kind();
+    assert_eq!(kind("EURX"), InstrumentKind::Index);
+    assert_eq!(kind("EURUSD"), InstrumentKind::Fx);
+    assert_eq!(kind("ESTX"), InstrumentKind::Bond);
+    assert_eq!(kind("AAPL"), InstrumentKind::Equity);
+    assert_eq!(
+        Calendars::built_in().of("AAPL").kind(),
+        InstrumentKind::Crypto
+    );
+}
+
+#[test]
+fn a_wrong_file_is_refused_with_the_place_and_what_to_write() {
+    let calendar = |body: &str| {
+        let head = "[calendars.mine]\nkind = 'bond'\n";
+        Calendars::load(&format!("{head}{body}"))
+            .unwrap_err()
+            .to_string()
+    };
+    let day = "days = ['mon']\n";
+    let hours = "sessions = [{ session = 'regular', open = '09:00', close = '17:00' }]\n";
+    for (body, expected) in [
+        (
+            format!("time_zone = 'Mars/Base'\n{day}{hours}"),
+            "no time zone is called `Mars/Base`",
+        ),
+        (
+            format!("time_zone = 'UTC'\ndays = ['monday']\n{hours}"),
+            "`monday` is no day of the week",
+        ),
+        (
+            format!("time_zone = 'UTC'\n{day}sessions = []\n"),
+            "`sessions` is empty",
+        ),
+        (
+            format!(
+                "time_zone = 'UTC'\n{day}sessions = [{{ session = 'pre', open = '9:00', close = '17:00' }}]"
+            ),
+            "`open`: `9:00` is no time of day",
+        ),
+        (
+            format!(
+                "time_zone = 'UTC'\n{day}sessions = [{{ session = 'pre', open = '08:00', close = '10:00' }}, \
+                 {{ session = 'regular', open = '09:00', close = '17:00' }}]"
+            ),
+            "the regular session begins before",
+        ),
+    ] {
+        let error = calendar(&body);
+        assert!(
+            error.contains("[calendars.mine]") && error.contains(expected),
+            "{error}"
+        );
+    }
+    let unknown = Calendars::load("[instruments]\nAAPL = 'nyse'")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        unknown.contains("`AAPL` names the calendar `nyse`"),
+        "{unknown}"
+    );
+    assert!(
+        Calendars::load("holiday = 1")
+            .unwrap_err()
+            .to_string()
+            .contains("holiday")
+    );
+}
+
+#[test]
+fn a_session_clock_answers_as_the_calendar_does() {
+    let calendars = Calendars::load("default = 'us-equity'").unwrap();
+    let calendar = calendars.of("AAPL");
+    let start = ns("2026-03-05T00:00:00Z"); // over the change to summer time on 2026-03-08
+    let mut clock = SessionClock::default();
+    let mut seen = [0; 4];
+    for minute in 0..6 * 24 * 60 {
+        let at = start + minute * 60_000_000_000;
+        let session = clock.session(calendar, at);
+        assert_eq!(session, calendar.session_at(at).0);
+        seen[session as usize] += 1;
+    }
+    // Thursday, Friday, Monday, Tuesday with 5.5, 6.5 and 4 hours each, and before them the last
+    // hour of Wednesday evening in New York.
+    assert_eq!(seen[1..], [4 * 330, 4 * 390, 4 * 240 + 60]);
+    assert_eq!(Session::from_number(2), Some(Session::Regular));
+}
