@@ -1,0 +1,4 @@
+//! The writer pool: what happens to events once they are made, off the cores' loops.
+
+pub mod projection;
+pub mod store;
