@@ -207,7 +207,10 @@ impl Core {
             let owner = self.ids.owner(topic_id);
             let here = owner == self.core;
             if !here && self.requests[owner].is_full() {
-                self.hungry.push_back(slot);
+                let connection = self.connection(slot);
+                if !std::mem::replace(&mut connection.hungry, true) {
+                    self.hungry.push_back(slot);
+                }
                 return;
             }
             let connection = self.connection(slot);

@@ -52,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) behind: u32,
     /// Catch-ups under way.
     pub(crate) asked: u32,
+    /// Whether it is listed as waiting for room to ask.
+    pub(crate) hungry: bool,
     /// Where the search for the next subscription to catch up goes on.
     pub(crate) cursor: u32,
     pub(crate) next_ticket: u32,
@@ -167,6 +169,7 @@ impl Connection {
             farewell_sent: false,
             behind: 0,
             asked: 0,
+            hungry: false,
             cursor: 0,
             next_ticket: 0,
             slow_since: 0,
