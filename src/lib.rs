@@ -7,8 +7,10 @@ pub mod core;
 pub mod journal;
 pub mod machines;
 pub mod mailbox;
+#[cfg(feature = "database")]
 pub mod market;
 pub mod node;
 pub mod ring;
 mod topic;
+#[cfg(feature = "database")]
 pub mod writer;
