@@ -4,6 +4,7 @@
 //! deterministic state machine. `docs/ARCHITECTURE.md` tells how the parts work together.
 
 pub mod core;
+#[cfg(not(loom))]
 pub mod journal;
 pub mod machines;
 pub mod mailbox;
