@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -73,9 +73,35 @@ pub fn unconnected(towards: SocketAddr, source: Option<IpAddr>) -> io::Result<Ow
     )?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
+        if source.is_ipv4() {
+            choose_port_late(&socket)?;
+        }
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     Ok(socket.into())
+}
+
+/// Lets the kernel choose the port when the socket connects, not when it is bound: then a port has
+/// to be free towards one server only, and thousands of connections that have just ended do not
+/// make each choice a long search.
+fn choose_port_late(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let len = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option's value is an int, which `on` is, and the call does not keep the pointer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            len,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]
