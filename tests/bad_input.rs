@@ -9,8 +9,8 @@ use std::time::Duration;
 use support::{Wire, encode, hello, message, node, subscribe};
 use tickring::node::Node;
 use tickring_protocol::{
-    Command, ErrorCode, EventKind, Frame, Goodbye, Hello, PUBLISH, Ping, Pong, Publish, Quote,
-    Reply, Unsubscribe, VERSION_MAJOR, VERSION_MINOR,
+    Command, ErrorCode, EventKind, Frame, Goodbye, Hello, Micros, PUBLISH, Ping, Pong, Publish,
+    Quote, Reply, Trade, Unsubscribe, VERSION_MAJOR, VERSION_MINOR,
 };
 
 /// The connection is told `code` and closed; others are not touched.
@@ -184,6 +184,27 @@ fn texts_must_be_utf8_and_of_bounded_length() {
         false,
         &encode(&hello(&"x".repeat(65))),
         ErrorCode::NameTooLong,
+    );
+    let credentials = [0; 4_097];
+    let long = Frame::Hello(Hello {
+        major: VERSION_MAJOR,
+        minor: VERSION_MINOR,
+        session: 0,
+        name: "x",
+        credentials: &credentials,
+    });
+    fatal(&node, false, &encode(&long), ErrorCode::NameTooLong);
+    let goodbye = Frame::Goodbye(Goodbye {
+        code: 0,
+        retry_after_ms: 0,
+        text: "abc",
+    });
+    let text_at = encode(&goodbye).len() - 3;
+    fatal(
+        &node,
+        true,
+        &patched(&goodbye, text_at, &[0xff]),
+        ErrorCode::BadUtf8,
     );
     let topic_at = encode(&subscribe("", 0)).len();
     fatal(
@@ -405,6 +426,37 @@ fn commands_must_fit_their_machine() {
         ErrorCode::BadField,
     );
 
+    let trade = |change: fn(&mut [u8])| {
+        let mut body = Vec::new();
+        Trade {
+            price: Micros(1),
+            qty: Micros(1),
+            ..Trade::default()
+        }
+        .encode(&mut body);
+        change(&mut body);
+        publish(EventKind::Trade, &body)
+    };
+    replied(
+        &mut wire,
+        command("market/X", &trade(|body| body[16] = 3)),
+        ErrorCode::BadField,
+    ); // side
+    let negative = trade(|body| body[8..16].copy_from_slice(&(-1i64).to_le_bytes()));
+    replied(
+        &mut wire,
+        command("market/X", &negative),
+        ErrorCode::OutOfRange,
+    );
+    let all = trade(|body| body[8..16].copy_from_slice(&i64::MAX.to_le_bytes()));
+    wire.send(&Frame::Command(command("market/X", &all)));
+    wire.expect(|frame| matches!(frame, Frame::Reply(Reply { code: 0, .. })));
+    replied(
+        &mut wire,
+        command("market/X", &trade(|_| ())),
+        ErrorCode::OutOfRange,
+    ); // volume
+
     // A quiet command is answered when it is refused.
     let quiet = Command {
         quiet: true,
@@ -455,6 +507,41 @@ fn goodbye_is_answered_behind_what_was_promised() {
     });
     wire.expect(|frame| matches!(frame, Frame::Goodbye(Goodbye { code: 0, .. })));
     assert!(wire.is_closed());
+}
+
+#[test]
+fn a_topic_asked_for_twice_in_one_write_is_refused_once() {
+    for cores in [1, 2] {
+        let node = node(|config| config.cores = cores);
+        let mut wire = Wire::open(&node);
+        for topic in ["stream/a", "stream/b", "stream/c"] {
+            wire.bytes(&encode(&subscribe(topic, 0)).repeat(2));
+            wire.expect(|frame| matches!(frame, Frame::Subscribed(_)));
+            let refused = (ErrorCode::AlreadySubscribed as u16, false, 42);
+            assert_eq!(wire.expect_error(), refused);
+        }
+    }
+}
+
+#[test]
+fn nothing_behind_goodbye_is_acted_on() {
+    let node = node(|_| ());
+    let mut wire = Wire::open(&node);
+    let mut burst = encode(&Frame::Goodbye(Goodbye {
+        code: 0,
+        retry_after_ms: 0,
+        text: "",
+    }));
+    burst.extend(encode(&Frame::Command(command(
+        "stream/late",
+        &message(b"x"),
+    ))));
+    wire.bytes(&burst);
+    wire.expect(|frame| matches!(frame, Frame::Goodbye(Goodbye { code: 0, .. })));
+    assert!(wire.is_closed());
+    let mut other = Wire::open(&node);
+    other.send(&subscribe("stream/late", 1));
+    other.expect(|frame| matches!(frame, Frame::Subscribed(s) if s.last_seq == 0));
 }
 
 #[test]
