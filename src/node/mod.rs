@@ -2,7 +2,7 @@
 
 mod driver;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -162,19 +162,7 @@ impl Node {
             .min(config.max_connections)
             .min(MAX_CONNECTIONS_OF_CORE);
         let descriptors = descriptors(&mut limits);
-        let options = ListenOptions {
-            backlog: config.backlog,
-            reuse_port: config.cores > 1,
-            send_buffer: config.send_buffer,
-            ..ListenOptions::default()
-        };
-        let first = listener(config.listen, &options).map_err(NodeError::Listen)?;
-        let address = first.local_addr().map_err(NodeError::Listen)?;
-        let mut listeners = vec![first];
-        for _ in 1..config.cores {
-            listeners.push(listener(address, &options).map_err(NodeError::Listen)?);
-        }
-
+        let (listeners, address) = listeners(&config)?;
         let shared = Arc::new(Shared {
             max_connections: config.max_connections,
             ..Shared::default()
@@ -209,34 +197,20 @@ impl Node {
                 .pin
                 .then(|| processors.get(core % processors.len().max(1)).copied())
                 .flatten();
-            let (busy_poll, shared) = (config.busy_poll, Arc::clone(&shared));
-            let ready = ready_sender.clone();
-            let run = move || {
-                let started = processor
-                    .map_or(Ok(()), machine::pin_thread)
-                    .map_err(|cause| NodeError::Thread { core, cause })
-                    .and_then(|()| {
-                        Driver::new(core_config, &ring, listener, mail, busy_poll, shared)
-                    });
-                let mut driver = match started {
-                    Ok(driver) => driver,
-                    Err(error) => {
-                        let _ = ready.send((core, Err(error))); // the node may have given up
-                        return Ok(());
-                    }
-                };
-                let _ = ready.send((core, Ok(driver.waker()))); // as above
-                drop(ready);
-                match link.recv() {
-                    Ok(wakers) => driver
-                        .run(wakers)
-                        .map_err(|cause| NodeError::Core { core, cause }),
-                    Err(_) => Ok(()), // another core did not start
-                }
+            let seat = Seat {
+                core: core_config,
+                ring,
+                listener,
+                mail,
+                processor,
+                busy_poll: config.busy_poll,
+                shared: Arc::clone(&shared),
+                ready: ready_sender.clone(),
+                link,
             };
             let thread = std::thread::Builder::new()
                 .name(format!("core-{core}"))
-                .spawn(run)
+                .spawn(move || seat.run())
                 .map_err(|cause| NodeError::Thread { core, cause })?;
             threads.push(thread);
         }
@@ -295,6 +269,74 @@ impl Drop for Node {
             let _ = thread.join(); // its end is of interest to `wait` only
         }
     }
+}
+
+/// What the thread of one core begins with.
+struct Seat {
+    core: CoreConfig,
+    ring: RingConfig,
+    listener: TcpListener,
+    mail: Mail,
+    processor: Option<usize>,
+    busy_poll: bool,
+    shared: Arc<Shared>,
+    /// Where it says that it listens, or why it cannot.
+    ready: mpsc::Sender<(usize, Result<Waker, NodeError>)>,
+    /// Where it learns how to wake the others, once all listen.
+    link: mpsc::Receiver<Arc<[Waker]>>,
+}
+
+impl Seat {
+    fn run(self) -> Result<(), NodeError> {
+        let core = self.core.core;
+        let (ring, busy_poll) = (&self.ring, self.busy_poll);
+        let started = self
+            .processor
+            .map_or(Ok(()), machine::pin_thread)
+            .map_err(|cause| NodeError::Thread { core, cause })
+            .and_then(|()| {
+                Driver::new(
+                    self.core,
+                    ring,
+                    self.listener,
+                    self.mail,
+                    busy_poll,
+                    self.shared,
+                )
+            });
+        let mut driver = match started {
+            Ok(driver) => driver,
+            Err(error) => {
+                let _ = self.ready.send((core, Err(error))); // the node may have given up
+                return Ok(());
+            }
+        };
+        let _ = self.ready.send((core, Ok(driver.waker()))); // as above
+        drop(self.ready);
+        match self.link.recv() {
+            Ok(wakers) => driver
+                .run(wakers)
+                .map_err(|cause| NodeError::Core { core, cause }),
+            Err(_) => Ok(()), // another core did not start
+        }
+    }
+}
+
+/// A listener for each core, all on one address.
+fn listeners(config: &NodeConfig) -> Result<(Vec<TcpListener>, SocketAddr), NodeError> {
+    let options = ListenOptions {
+        backlog: config.backlog,
+        reuse_port: config.cores > 1,
+        send_buffer: config.send_buffer,
+        ..ListenOptions::default()
+    };
+    let first = listener(config.listen, &options).map_err(NodeError::Listen)?;
+    let address = first.local_addr().map_err(NodeError::Listen)?;
+    let mut listeners = vec![first];
+    for _ in 1..config.cores {
+        listeners.push(listener(address, &options).map_err(NodeError::Listen)?);
+    }
+    Ok((listeners, address))
 }
 
 fn check(config: &NodeConfig) -> Result<(), NodeError> {
