@@ -20,7 +20,7 @@ const CANNOT_RUN: u8 = 3;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let done = match options.scenario.shape() {
+    let done = match options.shape() {
         Ok(Some(shape)) => lead(shape, &options.common),
         Ok(None) => work().map(|()| 0).map_err(|error| error.to_string()),
         Err(text) => Options::command()

@@ -255,12 +255,27 @@ pub struct Shape {
     pub payload: usize,
 }
 
-impl Scenario {
+impl Options {
     /// The shape of the run; `None` for a worker, whose parent tells it.
     ///
     /// # Errors
     /// When options contradict each other, in the user's words.
     pub fn shape(&self) -> Result<Option<Shape>, String> {
+        let shape = self.scenario.shape()?;
+        let asks = shape.is_some_and(|shape| !self.common.target.can(&shape.load));
+        if asks {
+            return Err("--target nats and redis do fanout, pingpong and connect: the other scenarios ask for what only tickring's protocol tells".into());
+        }
+        Ok(shape)
+    }
+}
+
+impl Scenario {
+    /// The shape of the run; `None` for a worker, whose parent tells it.
+    ///
+    /// # Errors
+    /// When options contradict each other, in the user's words.
+    fn shape(&self) -> Result<Option<Shape>, String> {
         let base = Shape {
             load: Load::Connect { hold: 0.0 },
             connections: 0,
@@ -372,7 +387,6 @@ mod tests {
         let args = std::iter::once("tickring-loadgen").chain(args.split_whitespace());
         Options::try_parse_from(args)
             .map_err(|error| error.to_string())?
-            .scenario
             .shape()
     }
 
@@ -391,6 +405,8 @@ mod tests {
             "churn --publishers 2 --topics 1",
             "stall --period 0",
             "stall --topics 2 --stalled-subscribe-each 3",
+            "churn --target nats",
+            "stall --target redis",
             "nonsense",
         ] {
             assert!(shape(bad).is_err(), "{bad}");

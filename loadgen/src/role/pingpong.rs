@@ -249,6 +249,7 @@ impl<T: Target> Handler<T> for PingPong {
                 self.deliveries.subscribed(desk.link, topic, next_seq);
                 self.ready += 1;
             }
+            Inbound::Confirmed => self.ready += 1,
             Inbound::Gap {
                 topic,
                 reason,

@@ -172,6 +172,17 @@ impl Subscribers {
         }
     }
 
+    /// One more subscription of `link` stands.
+    fn stands(&mut self, link: LinkId, now_ns: u64) {
+        let pending = &mut self.pending[link as usize];
+        *pending = pending.saturating_sub(1);
+        if *pending == 0 {
+            self.ready += 1;
+            let took = now_ns.saturating_sub(self.started_ns[link as usize]);
+            self.connect_latency.record(took);
+        }
+    }
+
     fn findings(mut self, published: &Published) -> Outcome {
         self.deliveries.finish(&published.sent, &published.refused);
         let mut outcome = self.deliveries.outcome(&published.refused);
@@ -208,16 +219,9 @@ impl<T: Target> Handler<T> for Subscribers {
                 .event(desk.link, topic, seq, payload, desk.now_ns),
             Inbound::Subscribed { topic, next_seq } => {
                 self.deliveries.subscribed(desk.link, topic, next_seq);
-                let pending = &mut self.pending[desk.link as usize];
-                *pending = pending.saturating_sub(1);
-                if *pending == 0 {
-                    self.ready += 1;
-                    let took = desk
-                        .now_ns
-                        .saturating_sub(self.started_ns[desk.link as usize]);
-                    self.connect_latency.record(took);
-                }
+                self.stands(desk.link, desk.now_ns);
             }
+            Inbound::Confirmed => self.stands(desk.link, desk.now_ns),
             Inbound::Gap {
                 topic,
                 reason,

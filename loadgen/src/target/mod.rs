@@ -1,11 +1,18 @@
 //! What the generator speaks to: one trait, one file per protocol.
 
+mod line;
+mod nats;
+mod redis;
 mod tickring;
 mod topic_ids;
 
 use serde::{Deserialize, Serialize};
 use tickring_protocol::{GapReason, Policy};
 
+use crate::plan::Load;
+
+pub use self::nats::Nats;
+pub use self::redis::Redis;
 pub use self::tickring::Tickring;
 
 /// The protocols that the generator speaks.
@@ -14,6 +21,21 @@ pub use self::tickring::Tickring;
 pub enum Protocol {
     /// tickring's own.
     Tickring,
+    /// NATS's: fanout, pingpong and connect only.
+    Nats,
+    /// Redis's publish and subscribe: fanout, pingpong and connect only.
+    Redis,
+}
+
+impl Protocol {
+    /// Whether the protocol tells enough for `load` to be checked: churn needs to hear that a
+    /// subscription is over, stalled readers need to hear of gaps.
+    pub fn can(self, load: &Load) -> bool {
+        match self {
+            Self::Nats | Self::Redis => !matches!(load, Load::Churn { .. } | Load::Stall { .. }),
+            Self::Tickring => true,
+        }
+    }
 }
 
 /// One message from the server, as far as a generator cares. Topics are the generator's own
@@ -32,6 +54,9 @@ pub enum Inbound<'a> {
         /// Seq of the first event that follows; 0 when the protocol has no seq.
         next_seq: u64,
     },
+    /// The oldest subscription of the connection that nothing was heard of stands; the protocol
+    /// does not tell which it is.
+    Confirmed,
     /// A subscription is over: nothing of the topic may follow.
     Unsubscribed {
         /// Which topic.
