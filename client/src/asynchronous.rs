@@ -13,11 +13,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::blocking::{cost, outcome};
+use crate::blocking::{cost, outcome, page};
 use crate::session::Step;
 use crate::{
-    ClientError, CommandReply, Notice, Options, OwnedNotice, Reason, RequestError, Session,
-    SubscribeOptions, TopicHandle, TopicRef,
+    ClientError, CommandReply, HistoryQuery, HistoryRows, Notice, Options, OwnedNotice, Reason,
+    RequestError, Session, SubscribeOptions, TopicHandle, TopicRef,
 };
 
 /// Requests, and notices, that wait in a channel at most.
@@ -84,6 +84,7 @@ enum Request {
     Forget(Topic, Answer<()>),
     Publish(Topic, u16, u64, Bytes, Answer<()>),
     Command(Topic, u16, Bytes, Answer<CommandReply>),
+    History(Box<str>, HistoryQuery, Answer<HistoryRows>),
     Barrier(Answer<()>),
     Close,
 }
@@ -111,6 +112,7 @@ impl Options {
             kept: VecDeque::new(),
             kept_bytes: 0,
             commands: HashMap::new(),
+            reads: HashMap::new(),
             barriers: HashMap::new(),
             first: Some((first, 0)),
         };
@@ -223,6 +225,22 @@ impl AsyncClient {
             .unwrap_or(Err(ClientError::Timeout))
     }
 
+    /// Reads a page of an instrument's stored rows, across a reconnect if need be.
+    ///
+    /// # Errors
+    /// As [`crate::Client::history`].
+    pub async fn history(
+        &self,
+        topic: &str,
+        query: HistoryQuery,
+        timeout: Duration,
+    ) -> Result<HistoryRows, ClientError> {
+        let asked = self.ask(|answer| Request::History(topic.into(), query, answer));
+        tokio::time::timeout(timeout, asked)
+            .await
+            .unwrap_or(Err(ClientError::Timeout))
+    }
+
     /// Waits until the server has taken in everything that was asked before; as
     /// [`crate::Client::barrier`].
     ///
@@ -267,6 +285,7 @@ struct Driver {
     kept: VecDeque<OwnedNotice>,
     kept_bytes: usize,
     commands: HashMap<u64, Answer<CommandReply>>,
+    reads: HashMap<u64, Answer<HistoryRows>>,
     barriers: HashMap<u64, Answer<()>>,
     /// Whom to tell of the first connection, and how many attempts have failed.
     first: Option<(Answer<()>, u32)>,
@@ -311,6 +330,9 @@ impl Driver {
         let reason = self.session.last_reason().unwrap_or(Reason::Closed);
         self.requests.close();
         for (_, answer) in self.commands.drain() {
+            let _ = answer.send(Err(ClientError::Closed(reason)));
+        }
+        for (_, answer) in self.reads.drain() {
             let _ = answer.send(Err(ClientError::Closed(reason)));
         }
         let Some(notices) = self.notices else {
@@ -442,6 +464,11 @@ impl Driver {
             && let Some(answer) = self.commands.remove(&request_id)
         {
             // Who has stopped waiting for it gets it as a notice.
+            return answer.send(result).is_ok();
+        }
+        if let Some((request_id, result)) = page(&notice)
+            && let Some(answer) = self.reads.remove(&request_id)
+        {
             return answer.send(result).is_ok();
         }
         false
@@ -590,6 +617,13 @@ impl Driver {
                 });
                 match taken {
                     Ok(request_id) => drop(self.commands.insert(request_id, answer)),
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+            }
+            Request::History(topic, query, answer) => {
+                let taken = unread.and_then(|()| session.history(&topic, query).map_err(told));
+                match taken {
+                    Ok(request_id) => drop(self.reads.insert(request_id, answer)),
                     Err(error) => drop(answer.send(Err(error))),
                 }
             }

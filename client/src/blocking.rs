@@ -8,8 +8,8 @@ use tickring_protocol::{ErrorCode, PUBLISH, Publish};
 use crate::link::{self, Link, Moved};
 use crate::session::Step;
 use crate::{
-    Notice, Options, OwnedNotice, Reason, RequestError, Session, SubscribeOptions, TopicHandle,
-    TopicRef,
+    HistoryQuery, HistoryRows, Notice, Options, OwnedNotice, Reason, Refused, RequestError,
+    Session, SubscribeOptions, TopicHandle, TopicRef,
 };
 
 /// Bytes of publishes that are kept back before they are sent unasked.
@@ -212,6 +212,24 @@ impl Client {
     ) -> Result<CommandReply, ClientError> {
         let wanted = self.session.command(topic, command, payload)?;
         self.wait_for(timeout, |notice| match outcome(notice) {
+            Some((request_id, result)) if request_id == wanted => Some(result),
+            _ => None,
+        })
+    }
+
+    /// Reads a page of an instrument's stored rows, across a reconnect if need be.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] by the server, [`ClientError::Timeout`], [`ClientError::Request`]
+    /// when it was not sent at all.
+    pub fn history(
+        &mut self,
+        topic: &str,
+        query: HistoryQuery,
+        timeout: Duration,
+    ) -> Result<HistoryRows, ClientError> {
+        let wanted = self.session.history(topic, query)?;
+        self.wait_for(timeout, |notice| match page(notice) {
             Some((request_id, result)) if request_id == wanted => Some(result),
             _ => None,
         })
@@ -577,16 +595,26 @@ pub(crate) fn outcome(notice: &Notice<'_>) -> Option<(u64, Result<CommandReply, 
             (reply.request_id, result)
         }
         Notice::OutcomeUnknown { request_id, .. } => (request_id, Err(ClientError::OutcomeUnknown)),
-        Notice::Refused(refused) => {
-            let result = Err(ClientError::Refused {
-                code: refused.code,
-                retry_after_ms: refused.retry_after_ms,
-                text: refused.text.to_owned(),
-            });
-            (refused.request_id, result)
-        }
+        Notice::Refused(refused) => (refused.request_id, Err(refusal(&refused))),
         _ => return None,
     })
+}
+
+/// The read that a notice concludes, if it is one, and how.
+pub(crate) fn page(notice: &Notice<'_>) -> Option<(u64, Result<HistoryRows, ClientError>)> {
+    Some(match notice {
+        Notice::History(page) => (page.request_id, Ok(HistoryRows::of(page))),
+        Notice::Refused(refused) => (refused.request_id, Err(refusal(refused))),
+        _ => return None,
+    })
+}
+
+fn refusal(refused: &Refused<'_>) -> ClientError {
+    ClientError::Refused {
+        code: refused.code,
+        retry_after_ms: refused.retry_after_ms,
+        text: refused.text.to_owned(),
+    }
 }
 
 pub(crate) fn cost(notice: &OwnedNotice) -> usize {

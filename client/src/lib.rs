@@ -24,6 +24,7 @@
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod blocking;
+mod history;
 mod link;
 mod notice;
 mod options;
@@ -32,6 +33,7 @@ mod session;
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncClient, Notices};
 pub use blocking::{Client, ClientError, CommandReply};
+pub use history::{HistoryQuery, HistoryRows};
 pub use notice::{Disconnected, Notice, OwnedNotice, ProtocolError, Reason, Refused};
 pub use options::Options;
 pub use session::{

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tickring_protocol::{
-    DecodeError, ErrorCode, Event, FrameType, Gap, Policy, Reply, Snapshot, VERSION_MAJOR,
+    DecodeError, ErrorCode, Event, FrameType, Gap, HistoryPage, Policy, Reply, Snapshot,
+    VERSION_MAJOR,
 };
 
 use crate::TopicHandle;
@@ -88,6 +89,8 @@ pub enum Notice<'a> {
         /// The answer.
         reply: Reply<'a>,
     },
+    /// A page of stored rows that [`crate::Session::history`] asked for.
+    History(HistoryPage<'a>),
     /// The connection broke before a command's reply came, and the server did not take the
     /// session up again: whether the command was applied is not known.
     OutcomeUnknown {
@@ -334,6 +337,10 @@ impl Notice<'_> {
                 },
                 reply.payload,
             ),
+            Self::History(page) => (
+                Notice::History(HistoryPage { rows: &[], ..page }),
+                page.rows,
+            ),
             Self::OutcomeUnknown { request_id, .. } => (
                 Notice::OutcomeUnknown {
                     topic: "",
@@ -381,7 +388,7 @@ impl OwnedNotice {
         fill(self.fixed, self.topic.as_deref(), self.handle(), &self.body)
     }
 
-    /// The body of the event or snapshot, the payload of the reply, or the text of the refusal
+    /// The body of the event or snapshot, the payload of the reply, the rows of the page, or the text of the refusal
     /// or goodbye; otherwise empty. A clone shares the bytes.
     #[must_use]
     pub fn body(&self) -> &Bytes {
@@ -464,6 +471,7 @@ pub(crate) fn fill<'a>(
                 ..reply
             },
         },
+        Notice::History(page) => Notice::History(HistoryPage { rows: body, ..page }),
         Notice::OutcomeUnknown { request_id, .. } => Notice::OutcomeUnknown { topic, request_id },
         Notice::Refused(refused) => Notice::Refused(Refused {
             topic: name,

@@ -8,10 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use fake::{Peer, listen};
-use tickring_client::protocol::{EventKind, Frame, Goodbye, Pong, Publish, Reply};
+use tickring_client::protocol::{
+    Cursor, ErrorCode, ErrorFrame, EventKind, Frame, FrameType, Goodbye, Pong, Publish, Reply,
+    Series,
+};
 use tickring_client::{
-    AsyncClient, ClientError, Notice, Notices, Options, Reason, RequestError, StartAt,
-    SubscribeOptions,
+    AsyncClient, ClientError, HistoryQuery, HistoryRows, Notice, Notices, Options, Reason,
+    RequestError, StartAt, SubscribeOptions,
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -275,4 +278,46 @@ async fn publishing_while_offline_is_refused() {
     server.join().unwrap();
     let refused = client.publish("chat/a", MESSAGE, 0, "x").await;
     assert_eq!(refused, Err(ClientError::Request(RequestError::Offline)));
+}
+
+#[tokio::test]
+async fn two_reads_at_once_each_get_their_own_page_and_a_refusal_goes_to_who_asked() {
+    let (listener, address) = listen();
+    let server = thread::spawn(move || {
+        let (mut peer, _) = Peer::welcome(&listener, 9, false);
+        peer.page(false);
+        peer.page(false);
+        let request_id = peer.expect(|frame| match frame {
+            Frame::History(h) => Some(h.request_id),
+            _ => None,
+        });
+        peer.send(&Frame::Error(ErrorFrame {
+            code: ErrorCode::Overloaded as u16,
+            frame_type: FrameType::History as u8,
+            fatal: false,
+            retry_after_ms: 700,
+            request_id,
+            text: "no database",
+        }));
+        peer.until_gone();
+    });
+    let (client, mut notices) = connect(&address).await;
+    let at = |event_ns| HistoryQuery {
+        cursor: Cursor { event_ns, seq: 1 },
+        ..HistoryQuery::of(Series::Hour)
+    };
+    let (a, b) = tokio::join!(
+        client.history("market/A", at(1), LONG),
+        client.history("market/B", at(2), LONG)
+    );
+    let start = |rows: HistoryRows| rows.candles().next().unwrap().unwrap().start_ns;
+    assert_eq!((start(a.unwrap()), start(b.unwrap())), (1, 2));
+    let refused = client.history("market/C", at(3), LONG).await.unwrap_err();
+    assert!(
+        matches!(&refused, ClientError::Refused { code: 25, retry_after_ms: 700, text } if text == "no database"),
+        "{refused}"
+    );
+    client.close().await;
+    while notices.next().await.is_some() {}
+    server.join().unwrap();
 }

@@ -9,9 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fake::{Peer, listen};
-use tickring_client::protocol::{ErrorCode, EventKind, Frame, Goodbye, Pong, Publish, Reply};
+use tickring_client::protocol::{
+    ErrorCode, EventKind, Frame, Goodbye, Pong, Publish, Reply, Series,
+};
 use tickring_client::{
-    Client, ClientError, Notice, Options, Reason, RequestError, StartAt, SubscribeOptions,
+    Client, ClientError, HistoryQuery, Notice, Options, Reason, RequestError, StartAt,
+    SubscribeOptions,
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -381,4 +384,30 @@ fn closing_says_goodbye_takes_what_was_promised_and_connects_no_more() {
     };
     assert_eq!((seqs, end), (vec![1], ClientError::Closed(Reason::Closed)));
     server.join().unwrap();
+}
+
+#[test]
+fn stored_rows_are_read_page_by_page_and_a_broken_connection_costs_no_page() {
+    let (listener, address) = listen();
+    let server = thread::spawn(move || {
+        let (mut peer, _) = Peer::welcome(&listener, 9, false);
+        let first = peer.page(true);
+        peer.expect(|frame| matches!(frame, Frame::History(_)).then_some(()));
+        drop(peer);
+        let (mut peer, _) = Peer::welcome(&listener, 9, true);
+        [first, peer.page(false)]
+    });
+    let mut client = options(&address).connect().unwrap();
+    let mut query = HistoryQuery::of(Series::Minute);
+    let mut starts = Vec::new();
+    loop {
+        let page = client.history("market/A", query, LONG).unwrap();
+        starts.extend(page.candles().map(|candle| candle.unwrap().start_ns));
+        if !page.more {
+            break;
+        }
+        query.cursor = page.next;
+    }
+    assert_eq!(starts, [0, 60]);
+    assert_eq!(server.join().unwrap(), [0, 60]);
 }

@@ -46,6 +46,8 @@ pub enum EventKind {
     MarketState = 4,
     /// A [`NodeStats`].
     NodeStats = 5,
+    /// A [`Candle`](crate::Candle).
+    Candle = 6,
 }
 
 impl EventKind {
@@ -57,6 +59,7 @@ impl EventKind {
             3 => Self::Quote,
             4 => Self::MarketState,
             5 => Self::NodeStats,
+            6 => Self::Candle,
             _ => return None,
         })
     }

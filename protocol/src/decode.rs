@@ -4,10 +4,10 @@ use zerocopy::FromBytes;
 
 use crate::encode::FLAG_QUIET;
 use crate::{
-    Command, ErrorCode, ErrorFrame, Event, Frame, FrameType, Gap, GapReason, Goodbye, HEADER_LEN,
-    Hello, MAGIC, MAX_CREDENTIALS_LEN, MAX_FRAME_LEN, MAX_NAME_LEN, MAX_TOPIC_LEN,
-    OPTIONAL_TYPE_BIT, Ping, Policy, Pong, Reply, Snapshot, Subscribe, Subscribed, Unsubscribe,
-    Unsubscribed, VERSION_MAJOR, Welcome, wire,
+    Command, Cursor, ErrorCode, ErrorFrame, Event, Frame, FrameType, Gap, GapReason, Goodbye,
+    HEADER_LEN, Hello, History, HistoryPage, MAGIC, MAX_CREDENTIALS_LEN, MAX_FRAME_LEN,
+    MAX_NAME_LEN, MAX_TOPIC_LEN, OPTIONAL_TYPE_BIT, Ping, Policy, Pong, Reply, Series, Snapshot,
+    Subscribe, Subscribed, Unsubscribe, Unsubscribed, VERSION_MAJOR, Welcome, wire,
 };
 
 /// What [`decode`] found at the start of the bytes.
@@ -54,7 +54,7 @@ impl DecodeError {
         !(matches!(self.code, ErrorCode::NameTooLong)
             && matches!(
                 FrameType::from_byte(self.frame_type),
-                Some(FrameType::Subscribe | FrameType::Command)
+                Some(FrameType::Subscribe | FrameType::Command | FrameType::History)
             ))
     }
 }
@@ -220,6 +220,8 @@ fn decode_body(kind: FrameType, flags: u8, body: &[u8]) -> Result<Frame<'_>, Err
                 text: text(rest)?,
             })
         }
+        FrameType::History => Frame::History(history(body)?),
+        FrameType::HistoryPage => Frame::HistoryPage(history_page(body)?),
     })
 }
 
@@ -309,6 +311,43 @@ fn command(flags: u8, body: &[u8]) -> Result<Command<'_>, ErrorCode> {
     })
 }
 
+fn history(body: &[u8]) -> Result<History<'_>, ErrorCode> {
+    let (w, rest) = prefix::<wire::History>(body)?;
+    let (topic, rest) = take(rest, w.name_len.get() as usize)?;
+    extensions(rest)?;
+    Ok(History {
+        request_id: w.request_id.get(),
+        series: Series::from_byte(w.series).ok_or(ErrorCode::BadField)?,
+        newest_first: flag(w.newest_first)?,
+        limit: w.limit.get(),
+        from_ns: w.from_ns.get(),
+        to_ns: w.to_ns.get(),
+        cursor: Cursor {
+            event_ns: w.cursor_ns.get(),
+            seq: w.cursor_seq.get(),
+        },
+        topic: topic_text(topic)?,
+    })
+}
+
+fn history_page(body: &[u8]) -> Result<HistoryPage<'_>, ErrorCode> {
+    let (w, rest) = prefix::<wire::HistoryPage>(body)?;
+    let series = Series::from_byte(w.series).ok_or(ErrorCode::BadField)?;
+    let bytes = (w.rows.get() as usize).checked_mul(series.row_len());
+    let (rows, rest) = take(rest, bytes.ok_or(ErrorCode::BadBody)?)?;
+    extensions(rest)?;
+    Ok(HistoryPage {
+        request_id: w.request_id.get(),
+        series,
+        more: flag(w.more)?,
+        next: Cursor {
+            event_ns: w.next_ns.get(),
+            seq: w.next_seq.get(),
+        },
+        rows,
+    })
+}
+
 /// The request id of a body whose layout starts with one.
 fn request_id(kind: FrameType, body: &[u8]) -> u64 {
     match kind {
@@ -317,7 +356,9 @@ fn request_id(kind: FrameType, body: &[u8]) -> u64 {
         | FrameType::Unsubscribe
         | FrameType::Unsubscribed
         | FrameType::Command
-        | FrameType::Reply => body.first_chunk().map_or(0, |id| u64::from_le_bytes(*id)),
+        | FrameType::Reply
+        | FrameType::History
+        | FrameType::HistoryPage => body.first_chunk().map_or(0, |id| u64::from_le_bytes(*id)),
         _ => 0,
     }
 }

@@ -212,6 +212,38 @@ impl Frame<'_> {
                 },
                 &[m.text.as_bytes()],
             ),
+            Self::History(m) => self.put(
+                out,
+                0,
+                wire::History {
+                    request_id: m.request_id.into(),
+                    series: m.series as u8,
+                    newest_first: m.newest_first.into(),
+                    name_len: short(m.topic.len()),
+                    limit: m.limit.into(),
+                    from_ns: m.from_ns.into(),
+                    to_ns: m.to_ns.into(),
+                    cursor_ns: m.cursor.event_ns.into(),
+                    cursor_seq: m.cursor.seq.into(),
+                },
+                &[m.topic.as_bytes()],
+            ),
+            Self::HistoryPage(m) => self.put(
+                out,
+                0,
+                wire::HistoryPage {
+                    request_id: m.request_id.into(),
+                    series: m.series as u8,
+                    more: m.more.into(),
+                    reserved: 0.into(),
+                    rows: u32::try_from(m.len())
+                        .expect("a frame has less than 4 GiB")
+                        .into(),
+                    next_ns: m.next.event_ns.into(),
+                    next_seq: m.next.seq.into(),
+                },
+                &[m.rows],
+            ),
         }
     }
 

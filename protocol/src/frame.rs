@@ -1,6 +1,6 @@
 //! The messages.
 
-use crate::{ErrorCode, FrameType};
+use crate::{BodyError, Candle, Cursor, ErrorCode, FrameType, Series, StoredTick};
 
 /// One message, borrowing its variable parts from the bytes it was decoded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Frame<'a> {
     Pong(Pong),
     Error(ErrorFrame<'a>),
     Goodbye(Goodbye<'a>),
+    History(History<'a>),
+    HistoryPage(HistoryPage<'a>),
 }
 
 impl Frame<'_> {
@@ -42,6 +44,8 @@ impl Frame<'_> {
             Self::Pong(_) => FrameType::Pong,
             Self::Error(_) => FrameType::Error,
             Self::Goodbye(_) => FrameType::Goodbye,
+            Self::History(_) => FrameType::History,
+            Self::HistoryPage(_) => FrameType::HistoryPage,
         }
     }
 }
@@ -325,4 +329,70 @@ pub struct Goodbye<'a> {
     pub retry_after_ms: u32,
     /// For people.
     pub text: &'a str,
+}
+
+/// Asks for a page of an instrument's stored ticks or candles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History<'a> {
+    /// Comes back in HISTORY_PAGE or ERROR.
+    pub request_id: u64,
+    /// Which rows.
+    pub series: Series,
+    /// Whether the newest row comes first.
+    pub newest_first: bool,
+    /// The most rows wanted; 0: as many as one page holds.
+    pub limit: u32,
+    /// From this event time on, nanoseconds since 1970-01-01 UTC.
+    pub from_ns: u64,
+    /// Up to before this event time; `u64::MAX`: without an end.
+    pub to_ns: u64,
+    /// Behind this row; [`Cursor::START`] for the first page, then [`HistoryPage::next`].
+    pub cursor: Cursor,
+    /// The instrument's topic, `market/X`.
+    pub topic: &'a str,
+}
+
+/// A page of stored rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryPage<'a> {
+    /// From HISTORY.
+    pub request_id: u64,
+    /// From HISTORY: what the rows are.
+    pub series: Series,
+    /// Whether there were more rows in the span when the page was read.
+    pub more: bool,
+    /// Where the next page begins; of a page without rows, the cursor that was asked with.
+    pub next: Cursor,
+    /// The rows, each of [`Series::row_len`] bytes.
+    pub rows: &'a [u8],
+}
+
+impl<'a> HistoryPage<'a> {
+    /// How many rows there are.
+    pub const fn len(&self) -> usize {
+        self.rows.len() / self.series.row_len()
+    }
+
+    /// Whether there is no row.
+    pub const fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The rows as ticks; none when the series is one of candles.
+    pub fn ticks(&self) -> impl Iterator<Item = Result<StoredTick, BodyError>> + use<'a> {
+        let rows = match self.series {
+            Series::Ticks => self.rows,
+            _ => &[],
+        };
+        rows.chunks_exact(StoredTick::LEN).map(StoredTick::decode)
+    }
+
+    /// The rows as candles; none when the series is that of ticks.
+    pub fn candles(&self) -> impl Iterator<Item = Result<Candle, BodyError>> + use<'a> {
+        let rows = match self.series {
+            Series::Ticks => &[],
+            _ => self.rows,
+        };
+        rows.chunks_exact(Candle::LEN).map(Candle::decode)
+    }
 }

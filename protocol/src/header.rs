@@ -28,6 +28,8 @@ pub enum FrameType {
     Pong = 0x06,
     /// Either side says that it will close.
     Goodbye = 0x07,
+    /// Client asks for a page of stored rows.
+    History = 0x08,
     /// Server accepts the session.
     Welcome = 0x11,
     /// Server confirms a subscription and names its topic id.
@@ -44,6 +46,8 @@ pub enum FrameType {
     Gap = 0x17,
     /// Server refuses a frame.
     Error = 0x18,
+    /// Server gives a page of stored rows.
+    HistoryPage = 0x19,
 }
 
 impl FrameType {
@@ -57,6 +61,7 @@ impl FrameType {
             0x05 => Self::Ping,
             0x06 => Self::Pong,
             0x07 => Self::Goodbye,
+            0x08 => Self::History,
             0x11 => Self::Welcome,
             0x12 => Self::Subscribed,
             0x13 => Self::Unsubscribed,
@@ -65,6 +70,7 @@ impl FrameType {
             0x16 => Self::Snapshot,
             0x17 => Self::Gap,
             0x18 => Self::Error,
+            0x19 => Self::HistoryPage,
             _ => return None,
         })
     }

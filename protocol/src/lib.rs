@@ -29,6 +29,7 @@ mod encode;
 mod frame;
 mod header;
 mod micros;
+mod series;
 mod topic;
 mod wire;
 
@@ -38,11 +39,12 @@ pub use body::{
 pub use code::ErrorCode;
 pub use decode::{DecodeError, Decoded, decode};
 pub use frame::{
-    Command, ErrorFrame, Event, Frame, Gap, GapReason, Goodbye, Hello, Ping, Policy, Pong, Reply,
-    Snapshot, Subscribe, Subscribed, Unsubscribe, Unsubscribed, Welcome,
+    Command, ErrorFrame, Event, Frame, Gap, GapReason, Goodbye, Hello, History, HistoryPage, Ping,
+    Policy, Pong, Reply, Snapshot, Subscribe, Subscribed, Unsubscribe, Unsubscribed, Welcome,
 };
 pub use header::{FrameType, HEADER_LEN, MAX_FRAME_LEN, OPTIONAL_TYPE_BIT};
 pub use micros::{Micros, MicrosError};
+pub use series::{Candle, Cursor, Series, StoredTick, TickContent, TradingSession};
 pub use topic::{MAX_TOPIC_LEN, TopicError, TopicName};
 
 /// Major version that this crate speaks; peers of another major version are refused.

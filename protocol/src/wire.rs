@@ -42,6 +42,17 @@ layouts! {
     ErrorFrame { code: U16, frame_type: u8, fatal: u8, retry_after_ms: U32, request_id: U64, }
     Goodbye { code: U16, reserved: U16, retry_after_ms: U32, }
     Publish { kind: U16, reserved: U16, reserved2: U32, event_ns: U64, }
+    History {
+        request_id: U64, series: u8, newest_first: u8, name_len: U16, limit: U32,
+        from_ns: U64, to_ns: U64, cursor_ns: U64, cursor_seq: U64,
+    }
+    HistoryPage {
+        request_id: U64, series: u8, more: u8, reserved: U16, rows: U32, next_ns: U64, next_seq: U64,
+    }
+    Candle { start_ns: U64, open: I64, high: I64, low: I64, close: I64, volume: I64, trades: U64, }
+    StoredTick {
+        seq: U64, event_ns: U64, node_ns: U64, kind: U16, session: u8, reserved: [u8; 5], body: [u8; 40],
+    }
     Trade { price: I64, qty: I64, side: u8, price_decimals: u8, qty_decimals: u8, reserved: [u8; 5], }
     Quote {
         bid: I64, bid_qty: I64, ask: I64, ask_qty: I64,

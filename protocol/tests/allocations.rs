@@ -1,13 +1,13 @@
 //! Neither direction of the codec touches the heap.
 
 use tickring_protocol::{
-    Command, Decoded, ErrorFrame, Event, EventKind, Frame, Gap, GapReason, Goodbye, Hello,
-    MAX_FRAME_LEN, MarketState, Micros, PUBLISH, Ping, Policy, Pong, Publish, Quote, Reply, Side,
-    Snapshot, Subscribe, Subscribed, Trade, Unsubscribe, Unsubscribed, VERSION_MAJOR,
-    VERSION_MINOR, Welcome, decode,
+    Command, Cursor, Decoded, ErrorFrame, Event, EventKind, Frame, Gap, GapReason, Goodbye, Hello,
+    History, HistoryPage, MAX_FRAME_LEN, MarketState, Micros, PUBLISH, Ping, Policy, Pong, Publish,
+    Quote, Reply, Series, Side, Snapshot, Subscribe, Subscribed, Trade, Unsubscribe, Unsubscribed,
+    VERSION_MAJOR, VERSION_MINOR, Welcome, decode,
 };
 
-const FRAMES: [Frame<'static>; 15] = [
+const FRAMES: [Frame<'static>; 17] = [
     Frame::Hello(Hello {
         major: VERSION_MAJOR,
         minor: VERSION_MINOR,
@@ -105,6 +105,26 @@ const FRAMES: [Frame<'static>; 15] = [
         code: 1,
         retry_after_ms: 2,
         text: "why",
+    }),
+    Frame::History(History {
+        request_id: 1,
+        series: Series::Minute,
+        newest_first: true,
+        limit: 2,
+        from_ns: 3,
+        to_ns: 4,
+        cursor: Cursor::START,
+        topic: "market/AAPL",
+    }),
+    Frame::HistoryPage(HistoryPage {
+        request_id: 1,
+        series: Series::Minute,
+        more: true,
+        next: Cursor {
+            event_ns: 2,
+            seq: 3,
+        },
+        rows: &[7; 2 * 56],
     }),
 ];
 

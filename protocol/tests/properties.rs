@@ -4,10 +4,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tickring_protocol::{
-    Command, DecodeError, Decoded, ErrorFrame, Event, Frame, Gap, GapReason, Goodbye, HEADER_LEN,
-    Hello, MAX_CREDENTIALS_LEN, MAX_FRAME_LEN, MAX_NAME_LEN, MAX_TOPIC_LEN, MarketState, Micros,
-    NodeStats, Ping, Policy, Pong, Publish, Quote, Reply, Side, SlowClient, Snapshot, Subscribe,
-    Subscribed, Trade, Unsubscribe, Unsubscribed, VERSION_MAJOR, Welcome, decode,
+    Candle, Command, Cursor, DecodeError, Decoded, ErrorFrame, Event, Frame, Gap, GapReason,
+    Goodbye, HEADER_LEN, Hello, History, HistoryPage, MAX_CREDENTIALS_LEN, MAX_FRAME_LEN,
+    MAX_NAME_LEN, MAX_TOPIC_LEN, MarketState, Micros, NodeStats, Ping, Policy, Pong, Publish,
+    Quote, Reply, Series, Side, SlowClient, Snapshot, StoredTick, Subscribe, Subscribed,
+    TickContent, Trade, TradingSession, Unsubscribe, Unsubscribed, VERSION_MAJOR, Welcome, decode,
 };
 
 /// A text of any characters with at most `max` bytes.
@@ -88,7 +89,7 @@ fn parts() -> impl Strategy<Value = Parts> {
 }
 
 /// How many types of frame [`Parts::frame`] makes.
-const KINDS: usize = 15;
+const KINDS: usize = 17;
 
 impl Parts {
     fn frame(&self) -> Frame<'_> {
@@ -192,11 +193,42 @@ impl Parts {
                 request_id: a,
                 text: &self.topic,
             }),
+            14 => Frame::History(History {
+                request_id: a,
+                series: self.series(),
+                newest_first: self.flag,
+                limit: i,
+                from_ns: b,
+                to_ns: c,
+                cursor: self.cursor(),
+                topic: &self.topic,
+            }),
+            15 => {
+                let whole = self.bytes.len() / self.series().row_len();
+                Frame::HistoryPage(HistoryPage {
+                    request_id: a,
+                    series: self.series(),
+                    more: self.flag,
+                    next: self.cursor(),
+                    rows: &self.bytes[..whole * self.series().row_len()],
+                })
+            }
             _ => Frame::Goodbye(Goodbye {
                 code: s,
                 retry_after_ms: i,
                 text: &self.topic,
             }),
+        }
+    }
+
+    fn series(&self) -> Series {
+        Series::ALL[usize::from(self.byte) % Series::ALL.len()]
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor {
+            event_ns: self.wide[1],
+            seq: self.wide[3],
         }
     }
 
@@ -404,6 +436,39 @@ proptest! {
     }
 
     #[test]
+    fn candles_and_stored_ticks_come_back_as_they_were_written(
+        n in any::<[i64; 5]>(),
+        ns in any::<[u64; 4]>(),
+        session in 0..4_u8,
+        is_trade: bool,
+    ) {
+        let candle = Candle {
+            start_ns: ns[0],
+            open: Micros(n[0]),
+            high: Micros(n[1]),
+            low: Micros(n[2]),
+            close: Micros(n[3]),
+            volume: Micros(n[4]),
+            trades: ns[1],
+        };
+        let trade = Trade { price: Micros(n[0]), qty: Micros(n[1]), ..Trade::default() };
+        let quote = Quote { bid: Micros(n[2]), ask_qty: Micros(n[3]), ..Quote::default() };
+        let tick = StoredTick {
+            seq: ns[1],
+            event_ns: ns[2],
+            node_ns: ns[3],
+            session: TradingSession::from_byte(session).unwrap(),
+            content: if is_trade { TickContent::Trade(trade) } else { TickContent::Quote(quote) },
+        };
+        let (mut c, mut t) = (Vec::new(), Vec::new());
+        candle.encode(&mut c);
+        tick.encode(&mut t);
+        prop_assert_eq!((c.len(), t.len()), (Candle::LEN, StoredTick::LEN));
+        prop_assert_eq!(Candle::decode(&c), Ok(candle));
+        prop_assert_eq!(StoredTick::decode(&t), Ok(tick));
+    }
+
+    #[test]
     fn node_stats_and_slow_clients_come_back_as_they_were_written(
         n in any::<[u64; 10]>(),
         m in any::<[u32; 6]>(),
@@ -448,6 +513,8 @@ proptest! {
         let _ = Trade::decode(&bytes);
         let _ = Quote::decode(&bytes);
         let _ = MarketState::decode(&bytes);
+        let _ = Candle::decode(&bytes);
+        let _ = StoredTick::decode(&bytes);
         if let Ok((_, slow)) = NodeStats::decode(&bytes) {
             prop_assert!(slow.count() <= bytes.len());
         }

@@ -20,7 +20,7 @@ pub use request::RequestError;
 pub use topics::{TopicHandle, TopicRef};
 
 use crate::notice::fill;
-use crate::{Notice, OwnedNotice, Reason};
+use crate::{HistoryQuery, Notice, OwnedNotice, Reason};
 use inbox::Inbox;
 pub(crate) use state::Step;
 use state::{Phase, State};
@@ -117,7 +117,7 @@ pub struct SubscribeOptions {
 ///    [`Session::wants_transport`]: once it is false, drop the connection;
 ///    [`Session::reconnect_at`]: when it is `Some`, make a new one at that time.
 /// 3. **Requests**: [`Session::subscribe`], [`Session::unsubscribe`], [`Session::publish`],
-///    [`Session::command`], [`Session::ping`], [`Session::close`]. They queue bytes and return
+///    [`Session::command`], [`Session::history`], [`Session::ping`], [`Session::close`]. They queue bytes and return
 ///    at once.
 /// 4. **Notices**: [`Session::next`], until `None`, after every event of group 1.
 ///
@@ -289,7 +289,7 @@ impl Session {
             let start = inbox.start();
             let outcome = match decode(inbox.waiting(), state.config.max_frame) {
                 Ok(Decoded::Frame { frame, len }) => {
-                    let taken = state.take(&frame, start + len);
+                    let taken = state.take(&frame, start..start + len);
                     inbox.consume(len);
                     taken
                 }
@@ -422,6 +422,16 @@ impl Session {
         payload: &[u8],
     ) -> Result<u64, RequestError> {
         self.state.command(topic.into(), command, payload)
+    }
+
+    /// Asks for a page of an instrument's stored rows, now or as soon as there is a connection.
+    /// The outcome is [`Notice::History`] or [`Notice::Refused`] with the request id returned. A
+    /// read whose connection broke is asked for again on the next one.
+    ///
+    /// # Errors
+    /// [`RequestError`]: nothing was queued.
+    pub fn history(&mut self, topic: &str, query: HistoryQuery) -> Result<u64, RequestError> {
+        self.state.history(topic, query)
     }
 
     /// Asks the server for a [`Notice::Pong`] behind everything sent so far. Returns its token.

@@ -1,8 +1,10 @@
 //! The server's frames.
 
+use std::ops::Range;
+
 use tickring_protocol::{
-    ErrorCode, ErrorFrame, Event, Frame, FrameType, Gap, Goodbye, Pong, Reply, Snapshot,
-    Subscribed, Unsubscribed, VERSION_MAJOR, Welcome,
+    ErrorCode, ErrorFrame, Event, Frame, FrameType, Gap, Goodbye, HEADER_LEN, HistoryPage, Pong,
+    Reply, Snapshot, Subscribed, Unsubscribed, VERSION_MAJOR, Welcome,
 };
 
 use super::TopicHandle;
@@ -13,12 +15,15 @@ use crate::{Notice, ProtocolError, Refused};
 
 /// Bytes that PONGs may add beyond what the user's requests may queue.
 const PONG_ROOM: usize = 64 << 10;
+/// Bytes of HISTORY_PAGE between its header and its rows.
+const PAGE_HEAD: usize = 32;
 
 type Taken = Result<Option<Step>, ProtocolError>;
 
 impl State {
-    /// Takes a frame whose bytes end at `end` of the receive buffer.
-    pub(crate) fn take(&mut self, frame: &Frame<'_>, end: usize) -> Taken {
+    /// Takes a frame whose bytes lie at `span` of the receive buffer.
+    pub(crate) fn take(&mut self, frame: &Frame<'_>, span: Range<usize>) -> Taken {
+        let end = span.end;
         let welcomed = self.phase != Phase::Hello;
         match *frame {
             Frame::Welcome(welcome) if !welcomed => self.take_welcome(welcome),
@@ -33,6 +38,7 @@ impl State {
                 self.answer_goodbye();
                 taken
             }
+            Frame::HistoryPage(page) => self.take_page(page, span.start),
             Frame::Subscribed(subscribed) => self.take_subscribed(subscribed),
             Frame::Unsubscribed(unsubscribed) => self.take_unsubscribed(unsubscribed),
             Frame::Pong(pong) => self.take_pong(pong),
@@ -72,6 +78,10 @@ impl State {
         }
         for index in 0..self.in_flight.len() {
             self.send_command(index);
+        }
+        let reads: Vec<u64> = self.reads.keys().copied().collect();
+        for request_id in reads {
+            self.send_read(request_id);
         }
         Ok(None)
     }
@@ -278,6 +288,25 @@ impl State {
         }))
     }
 
+    fn take_page(&mut self, page: HistoryPage<'_>, start: usize) -> Taken {
+        let unasked = ProtocolError::UnknownRequest {
+            frame: FrameType::HistoryPage,
+            request_id: page.request_id,
+        };
+        let read = self.reads.remove(&page.request_id).ok_or(unasked)?;
+        self.pending.remove(&page.request_id);
+        if read.query.series != page.series {
+            return Err(unasked);
+        }
+        // Extension fields may lie behind the rows.
+        let rows = start + HEADER_LEN + PAGE_HEAD;
+        Ok(Some(Step {
+            fixed: Notice::History(HistoryPage { rows: &[], ..page }),
+            slot: None,
+            body: (rows, rows + page.rows.len()),
+        }))
+    }
+
     /// Takes a command out of those in flight; its topic.
     fn take_in_flight(&mut self, request_id: u64) -> Option<u32> {
         let index = self
@@ -331,6 +360,13 @@ impl State {
                 });
             }
             None => return Ok(None),
+            // After a fatal error the read waits for the next connection.
+            Some(Pending::History) => {
+                if !error.fatal {
+                    self.reads.remove(&request_id);
+                }
+                return Ok(None);
+            }
             Some(Pending::Learn(slot)) => {
                 self.topics.get_mut(slot).learning = false;
                 self.unused.push(slot);

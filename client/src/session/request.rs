@@ -1,16 +1,19 @@
 //! The user's requests.
 
 use tickring_protocol::{
-    Command, Frame, HEADER_LEN, MAX_FRAME_LEN, PUBLISH, Publish, Subscribe, TopicError, Unsubscribe,
+    Command, Frame, HEADER_LEN, History, MAX_FRAME_LEN, PUBLISH, Publish, Subscribe, TopicError,
+    TopicName, Unsubscribe,
 };
 
 use super::sequence::Sequence;
-use super::state::{InFlight, Pending, Phase, State};
+use super::state::{InFlight, Pending, Phase, Read, State};
 use super::topics::{Again, Stage, Subscription, TopicRef};
-use super::{StartAt, SubscribeOptions};
+use super::{HistoryQuery, StartAt, SubscribeOptions};
 
 /// PINGs that may wait for their PONG at once.
 const MAX_PINGS: usize = 1024;
+/// Pages of stored rows that may be outstanding at once.
+const MAX_READS: usize = 1024;
 /// Bytes of a COMMAND besides name and payload.
 const COMMAND_LEN: usize = HEADER_LEN + 16;
 
@@ -51,6 +54,12 @@ pub enum RequestError {
     #[error("{limit} commands wait for a reply; no more may")]
     TooManyCommands {
         /// [`crate::SessionConfig::max_commands`].
+        limit: usize,
+    },
+    /// Too many pages of stored rows are outstanding.
+    #[error("{limit} reads of stored rows wait for their page; no more may")]
+    TooManyReads {
+        /// How many may.
         limit: usize,
     },
     /// Too many topics are known; [`crate::Session::forget`] some.
@@ -290,6 +299,47 @@ impl State {
             payload: &command.payload,
             quiet: false,
         })));
+    }
+
+    pub(crate) fn history(
+        &mut self,
+        topic: &str,
+        query: HistoryQuery,
+    ) -> Result<u64, RequestError> {
+        match self.check_room() {
+            Ok(()) | Err(RequestError::Offline) => {}
+            Err(error) => return Err(error),
+        }
+        TopicName::new(topic)?;
+        if self.reads.len() >= MAX_READS {
+            return Err(RequestError::TooManyReads { limit: MAX_READS });
+        }
+        let request_id = self.next_request;
+        self.next_request += 1;
+        let topic = topic.into();
+        self.reads.insert(request_id, Read { topic, query });
+        if self.phase == Phase::Active {
+            self.send_read(request_id);
+        }
+        Ok(request_id)
+    }
+
+    /// Sends a read that is outstanding.
+    pub(crate) fn send_read(&mut self, request_id: u64) {
+        let Some(Read { topic, query }) = self.reads.get(&request_id) else {
+            return;
+        };
+        self.pending.insert(request_id, Pending::History);
+        self.outbox.put(&Frame::History(History {
+            request_id,
+            series: query.series,
+            newest_first: query.newest_first,
+            limit: query.limit,
+            from_ns: query.from_ns,
+            to_ns: query.to_ns,
+            cursor: query.cursor,
+            topic,
+        }));
     }
 
     pub(crate) fn ping(&mut self) -> Result<u64, RequestError> {

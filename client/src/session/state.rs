@@ -1,6 +1,6 @@
 //! The session's state but for the receive buffer, and the life of its connections.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use tickring_protocol::{
@@ -11,7 +11,7 @@ use tickring_protocol::{
 use super::backoff::Backoff;
 use super::outbox::Outbox;
 use super::topics::{Stage, Subscription, Topics};
-use super::{RequestError, SessionConfig};
+use super::{HistoryQuery, RequestError, SessionConfig};
 use crate::{Disconnected, Notice, ProtocolError, Reason};
 
 /// A notice whose borrowed parts are told by place, so that it can be found while the state
@@ -63,6 +63,8 @@ pub(crate) enum Pending {
     Unsubscribe(u32),
     /// A publish that asked for a reply to learn the topic's id.
     Learn(u32),
+    /// A page of stored rows, which [`State::reads`] can ask for again.
+    History,
 }
 
 /// A command whose reply is outstanding.
@@ -76,6 +78,13 @@ pub(crate) struct InFlight {
     pub(crate) at: Option<u64>,
     /// It may have reached a server on an earlier connection.
     pub(crate) maybe_applied: bool,
+}
+
+/// A read of stored rows whose page is outstanding.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) topic: Box<str>,
+    pub(crate) query: HistoryQuery,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +120,8 @@ pub(crate) struct State {
     pub(crate) pending: HashMap<u64, Pending>,
     /// By request id, ascending.
     pub(crate) in_flight: VecDeque<InFlight>,
+    /// By request id: asked for again on the next connection, since reading changes nothing.
+    pub(crate) reads: BTreeMap<u64, Read>,
     pub(crate) pings: VecDeque<PendingPing>,
     /// Some subscription waits for a PING that was not sent yet.
     unsettled: bool,
@@ -159,6 +170,7 @@ impl State {
             outbox: Outbox::default(),
             pending: HashMap::new(),
             in_flight: VecDeque::new(),
+            reads: BTreeMap::new(),
             pings: VecDeque::new(),
             unsettled: false,
             ponged: 0,
@@ -393,6 +405,9 @@ impl State {
                 retry_in,
                 unconfirmed_publishes: self.published - self.confirmed,
             })));
+        if retry_in.is_none() {
+            self.reads.clear();
+        }
         self.published = 0;
         self.confirmed = 0;
         self.suspend_requests();

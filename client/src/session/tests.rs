@@ -1,5 +1,6 @@
 //! Sessions against scripted servers.
 
+mod history;
 mod life;
 mod order;
 mod requests;
@@ -92,6 +93,12 @@ impl Pair {
                 c.topic_id,
                 if c.quiet { " quiet" } else { "" }
             )),
+            Frame::History(h) => {
+                seen.push(format!(
+                    "HISTORY {} {} {:?}",
+                    h.request_id, h.topic, h.series
+                ));
+            }
             // Those that only seek settlement are no part of what most tests are about.
             Frame::Ping(_) => {}
             other => seen.push(format!("{:?}", other.frame_type())),
@@ -171,6 +178,7 @@ pub(super) fn brief(notice: &Notice<'_>) -> String {
         Notice::Reply { topic, reply } => {
             format!("reply {topic} {} code {}", reply.request_id, reply.code)
         }
+        Notice::History(page) => format!("page {} of {} rows", page.request_id, page.len()),
         Notice::OutcomeUnknown { topic, request_id } => format!("unknown {topic} {request_id}"),
         Notice::Refused(Refused {
             request_id,

@@ -5,8 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use tickring_client::protocol::{
-    Decoded, Event, EventKind, Frame, Policy, Subscribed, VERSION_MAJOR, VERSION_MINOR, Welcome,
-    decode,
+    Candle, Cursor, Decoded, Event, EventKind, Frame, HistoryPage, Policy, Subscribed,
+    VERSION_MAJOR, VERSION_MINOR, Welcome, decode,
 };
 
 pub(crate) struct Peer {
@@ -118,6 +118,31 @@ impl Peer {
             topic: &topic,
         }));
         (from, epoch)
+    }
+
+    /// Takes HISTORY and answers it with one candle that starts at the cursor's time; that time.
+    pub(crate) fn page(&mut self, more: bool) -> u64 {
+        let (request_id, series, cursor) = self.expect(|frame| match frame {
+            Frame::History(h) => Some((h.request_id, h.series, h.cursor)),
+            _ => None,
+        });
+        let mut rows = Vec::new();
+        Candle {
+            start_ns: cursor.event_ns,
+            ..Candle::default()
+        }
+        .encode(&mut rows);
+        self.send(&Frame::HistoryPage(HistoryPage {
+            request_id,
+            series,
+            more,
+            next: Cursor {
+                event_ns: cursor.event_ns + 60,
+                seq: 1,
+            },
+            rows: &rows,
+        }));
+        cursor.event_ns
     }
 
     pub(crate) fn event(&mut self, topic_id: u32, seq: u64, body: &[u8]) {

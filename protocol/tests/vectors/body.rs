@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use tickring_protocol::{
-    BodyError, MarketState, Micros, NodeStats, Publish, Quote, Side, SlowClient, Trade,
+    BodyError, Candle, MarketState, Micros, NodeStats, Publish, Quote, Side, SlowClient,
+    StoredTick, TickContent, Trade, TradingSession,
 };
 
 use crate::{cases, hex_bytes, hex_text, int, text};
@@ -47,11 +48,13 @@ fn decoded(layout: &str, bytes: &[u8]) -> Result<Value, BodyError> {
                 "body": hex_text(publish.body),
             })
         }
+        "CANDLE" => candle_meaning(&Candle::decode(bytes)?),
+        "TICK" => tick_meaning(&StoredTick::decode(bytes)?),
         other => panic!("no body is called {other}"),
     })
 }
 
-fn encoded(layout: &str, v: &Value) -> Vec<u8> {
+pub(crate) fn encoded(layout: &str, v: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     match layout {
         "TRADE" => trade(v).encode(&mut out),
@@ -67,6 +70,8 @@ fn encoded(layout: &str, v: &Value) -> Vec<u8> {
             body: &hex_bytes(&v["body"]),
         }
         .encode(&mut out),
+        "CANDLE" => candle(v).encode(&mut out),
+        "TICK" => tick(v).encode(&mut out),
         other => panic!("no body is called {other}"),
     }
     out
@@ -110,6 +115,54 @@ fn quote(v: &Value) -> Quote {
         ask_qty: Micros(int(&v["ask_qty"])),
         price_decimals: int(&v["price_decimals"]),
         qty_decimals: int(&v["qty_decimals"]),
+    }
+}
+
+pub(crate) fn candle_meaning(c: &Candle) -> Value {
+    json!({
+        "start_ns": c.start_ns.to_string(), "open": wide(c.open), "high": wide(c.high),
+        "low": wide(c.low), "close": wide(c.close), "volume": wide(c.volume),
+        "trades": c.trades.to_string(),
+    })
+}
+
+fn candle(v: &Value) -> Candle {
+    Candle {
+        start_ns: int(&v["start_ns"]),
+        open: Micros(int(&v["open"])),
+        high: Micros(int(&v["high"])),
+        low: Micros(int(&v["low"])),
+        close: Micros(int(&v["close"])),
+        volume: Micros(int(&v["volume"])),
+        trades: int(&v["trades"]),
+    }
+}
+
+pub(crate) fn tick_meaning(t: &StoredTick) -> Value {
+    let (key, body) = match &t.content {
+        TickContent::Trade(trade) => ("trade", trade_meaning(trade)),
+        TickContent::Quote(quote) => ("quote", quote_meaning(quote)),
+    };
+    json!({
+        "seq": t.seq.to_string(), "event_ns": t.event_ns.to_string(),
+        "node_ns": t.node_ns.to_string(), "session": t.session.name(), key: body,
+    })
+}
+
+fn tick(v: &Value) -> StoredTick {
+    let session = (0..4).find_map(|n| {
+        let session = TradingSession::from_byte(n)?;
+        (session.name() == text(&v["session"])).then_some(session)
+    });
+    StoredTick {
+        seq: int(&v["seq"]),
+        event_ns: int(&v["event_ns"]),
+        node_ns: int(&v["node_ns"]),
+        session: session.unwrap(),
+        content: match v["quote"].is_null() {
+            true => TickContent::Trade(trade(&v["trade"])),
+            false => TickContent::Quote(quote(&v["quote"])),
+        },
     }
 }
 

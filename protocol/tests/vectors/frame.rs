@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use tickring_protocol::{
-    Command, Decoded, ErrorFrame, Event, Frame, Gap, GapReason, Goodbye, Hello, MAX_FRAME_LEN,
-    Ping, Policy, Pong, Reply, Snapshot, Subscribe, Subscribed, Unsubscribe, Unsubscribed, Welcome,
-    decode,
+    Command, Cursor, Decoded, ErrorFrame, Event, Frame, Gap, GapReason, Goodbye, Hello, History,
+    HistoryPage, MAX_FRAME_LEN, Ping, Policy, Pong, Reply, Series, Snapshot, Subscribe, Subscribed,
+    Unsubscribe, Unsubscribed, Welcome, decode,
 };
 
 use crate::{cases, hex_bytes, hex_text, int, text};
@@ -156,7 +156,38 @@ fn meaning(frame: &Frame<'_>) -> Value {
         Frame::Goodbye(m) => {
             json!({ "code": m.code, "retry_after_ms": m.retry_after_ms, "text": m.text })
         }
+        Frame::History(m) => json!({
+            "request_id": wide(m.request_id), "series": m.series.name(),
+            "newest_first": m.newest_first, "limit": m.limit, "from_ns": wide(m.from_ns),
+            "to_ns": wide(m.to_ns), "cursor_ns": wide(m.cursor.event_ns),
+            "cursor_seq": wide(m.cursor.seq), "topic": m.topic,
+        }),
+        Frame::HistoryPage(m) => json!({
+            "request_id": wide(m.request_id), "series": m.series.name(), "more": m.more,
+            "next_ns": wide(m.next.event_ns), "next_seq": wide(m.next.seq),
+            "rows": rows_meaning(&m),
+        }),
     }
+}
+
+/// The rows of a page as the files of their layouts write them.
+fn rows_meaning(page: &HistoryPage<'_>) -> Value {
+    let (ticks, candles) = (page.ticks(), page.candles());
+    let ticks = ticks.map(|row| crate::body::tick_meaning(&row.unwrap()));
+    let candles = candles.map(|row| crate::body::candle_meaning(&row.unwrap()));
+    ticks.chain(candles).collect()
+}
+
+fn rows_bytes(series: &Value, rows: &Value) -> Vec<u8> {
+    let layout = if series == "ticks" { "TICK" } else { "CANDLE" };
+    let rows = rows.as_array().unwrap().iter();
+    rows.flat_map(|row| crate::body::encoded(layout, row))
+        .collect()
+}
+
+fn series(name: &Value) -> Series {
+    let named = Series::ALL.into_iter().find(|s| s.name() == text(name));
+    named.unwrap()
 }
 
 /// The bytes of the frame that `v` describes.
@@ -170,6 +201,7 @@ fn encoded(message: &str, v: &Value) -> Vec<u8> {
         bytes_of("payload"),
         bytes_of("body"),
     );
+    let rows;
     let frame = match message {
         "HELLO" => Frame::Hello(Hello {
             major: int(&v["major"]),
@@ -271,6 +303,32 @@ fn encoded(message: &str, v: &Value) -> Vec<u8> {
             retry_after_ms: int(&v["retry_after_ms"]),
             text: text(&v["text"]),
         }),
+        "HISTORY" => Frame::History(History {
+            request_id: int(&v["request_id"]),
+            series: series(&v["series"]),
+            newest_first: v["newest_first"].as_bool().unwrap(),
+            limit: int(&v["limit"]),
+            from_ns: int(&v["from_ns"]),
+            to_ns: int(&v["to_ns"]),
+            cursor: Cursor {
+                event_ns: int(&v["cursor_ns"]),
+                seq: int(&v["cursor_seq"]),
+            },
+            topic: text(&v["topic"]),
+        }),
+        "HISTORY_PAGE" => {
+            rows = rows_bytes(&v["series"], &v["rows"]);
+            Frame::HistoryPage(HistoryPage {
+                request_id: int(&v["request_id"]),
+                series: series(&v["series"]),
+                more: v["more"].as_bool().unwrap(),
+                next: Cursor {
+                    event_ns: int(&v["next_ns"]),
+                    seq: int(&v["next_seq"]),
+                },
+                rows: &rows,
+            })
+        }
         other => panic!("no message is called {other}"),
     };
     let mut out = Vec::new();

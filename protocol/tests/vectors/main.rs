@@ -77,12 +77,15 @@ fn every_layout_has_its_file() {
     assert_eq!(
         subjects,
         [
+            "CANDLE",
             "COMMAND",
             "ERROR",
             "EVENT",
             "GAP",
             "GOODBYE",
             "HELLO",
+            "HISTORY",
+            "HISTORY_PAGE",
             "MARKET_STATE",
             "NODE_STATS",
             "PING",
@@ -93,6 +96,7 @@ fn every_layout_has_its_file() {
             "SNAPSHOT",
             "SUBSCRIBE",
             "SUBSCRIBED",
+            "TICK",
             "TRADE",
             "UNSUBSCRIBE",
             "UNSUBSCRIBED",
