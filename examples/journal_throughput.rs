@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         dir: lane.clone(),
         start: start.start(1, 0x1234_5678_9abc_def0),
         limits: Limits::default(),
+        keep_states: false,
     };
     let main = thread::current();
     let wake = Box::new(move || main.unpark());

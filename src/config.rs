@@ -12,7 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tickring::core::Limits;
-use tickring::node::{MAX_CORES, NodeConfig};
+use tickring::journal::{Limits as LaneLimits, ReplyLimits};
+use tickring::market::Calendars;
+use tickring::node::{DatabaseSettings, JournalSettings, MAX_CORES, NodeConfig};
+use tickring::writer::follow::Target;
+use tickring::writer::projection::PaceLimits;
 use tickring_protocol::{DEFAULT_PORT, MAX_FRAME_LEN};
 
 pub(crate) use units::{ByteSize, Span};
@@ -101,10 +105,66 @@ settings! {
     ["TICKRING_BUSY_POLL", "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true"]
     busy_poll: bool = false;
 
-    /// Directory for what must survive a restart; made at start if it is missing. Empty: none.
-    /// Volatile topics, such as `stream` and `market`, keep nothing there.
+    /// Directory for what must survive a restart: the journal and, unless another database is
+    /// named, tickring.sqlite. Made at start if it is missing; one server uses it at a time. Empty:
+    /// everything is kept in memory, and durable topics such as `log/…` are refused.
     ["TICKRING_DATA", "DIR"]
     data: String = String::new();
+
+    /// MySQL or MariaDB database to bring all journaled events to, as
+    /// mysql://USER:PASSWORD@HOST:PORT/DATABASE. Other users of this machine can read flags: put
+    /// it into the file or the environment. Empty: none.
+    ["TICKRING_MYSQL", "URL", hide_env_values = true]
+    mysql: String = String::new();
+
+    /// SQLite file to bring all journaled events to. Empty: tickring.sqlite in the data directory,
+    /// unless `mysql` is given; none: no database at all.
+    ["TICKRING_SQLITE", "FILE"]
+    sqlite: String = String::new();
+
+    /// File that tells which instruments trade when (TOML); without it all trade around the clock.
+    ["TICKRING_INSTRUMENTS", "FILE"]
+    instruments: String = String::new();
+
+    /// Lanes of a journal that is made now: each has a thread of its own, and a connection to the
+    /// database. A journal keeps the lanes that it was made with.
+    ["TICKRING_JOURNAL_LANES", "N"]
+    journal_lanes: u32 = 1, in 1..=64;
+
+    /// Bytes that the journal may have on disk, shared out evenly among its lanes. When they are
+    /// used up, because the database is down, commands are refused with `overloaded`.
+    ["TICKRING_JOURNAL_BYTES", "BYTES"]
+    journal_bytes: ByteSize = ByteSize(16 * 1024 * MIB), in ByteSize(MIB)..=ByteSize(1024 * 1024 * 1024 * MIB);
+
+    /// Bytes of one file of the journal; old records are removed by whole files.
+    ["TICKRING_JOURNAL_SEGMENT_BYTES", "BYTES"]
+    journal_segment_bytes: ByteSize = ByteSize(64 * MIB), in ByteSize(4 * KIB)..=ByteSize(2048 * MIB);
+
+    /// Bytes that one write to the journal carries at most.
+    ["TICKRING_JOURNAL_GROUP_BYTES", "BYTES"]
+    journal_group_bytes: ByteSize = ByteSize(4 * MIB), in ByteSize(4 * KIB)..=ByteSize(64 * MIB);
+
+    /// How long records wait for company before they are written. 0: a write begins as soon as the
+    /// one before it is on disk, so that it carries whatever has come meanwhile.
+    ["TICKRING_JOURNAL_DELAY", "TIME"]
+    journal_delay: Span = seconds(0), in seconds(0)..=seconds(1);
+
+    /// How long the journal keeps records that are in the database.
+    ["TICKRING_JOURNAL_RETENTION", "TIME"]
+    journal_retention: Span = seconds(3600), in seconds(0)..=seconds(365 * 86_400);
+
+    /// How long the replies to commands are kept, so that a command that comes again gets the same
+    /// one and changes nothing. Clients must not repeat a command after that time.
+    ["TICKRING_REPLY_WINDOW", "TIME"]
+    reply_window: Span = seconds(600), in seconds(1)..=seconds(86_400);
+
+    /// Replies kept of one session, and bytes of all of them, for each core.
+    ["TICKRING_REPLY_WINDOW_COUNT", "N"]
+    reply_window_count: u32 = 1_024, in 1..=1_048_576;
+
+    /// See `reply_window_count`.
+    ["TICKRING_REPLY_WINDOW_BYTES", "BYTES"]
+    reply_window_bytes: ByteSize = ByteSize(64 * MIB), in ByteSize(64 * KIB)..=ByteSize(64 * 1024 * MIB);
 
     /// Connections that may wait to be accepted, for each core; the kernel caps it at
     /// `net.core.somaxconn`.
@@ -179,7 +239,7 @@ settings! {
 /// Why there is no configuration to start with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    #[error("cannot read the configuration {}: {cause}", file.display())]
+    #[error("cannot read {}: {cause}", file.display())]
     Unreadable {
         file: PathBuf,
         cause: std::io::Error,
@@ -188,6 +248,15 @@ pub(crate) enum ConfigError {
     Malformed {
         file: PathBuf,
         cause: toml::de::Error,
+    },
+    #[error("{given} is given without data: the database is made from the journal; add --data DIR")]
+    DatabaseWithoutData { given: &'static str },
+    #[error("both mysql and sqlite are given; events go to one database: leave one out")]
+    TwoDatabases,
+    #[error("in the instruments {}: {cause}", file.display())]
+    Instruments {
+        file: PathBuf,
+        cause: tickring::market::ConfigError,
     },
     #[error("{key} is {value}; it must be {low} to {high}")]
     OutOfBounds {
@@ -233,8 +302,12 @@ impl Sources {
 
 impl Config {
     /// What the node is started with.
-    pub(crate) fn node(&self) -> NodeConfig {
-        NodeConfig {
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the settings contradict each other, or a file that they name cannot be
+    /// read.
+    pub(crate) fn node(&self) -> Result<NodeConfig, ConfigError> {
+        Ok(NodeConfig {
             listen: self.listen,
             backlog: self.backlog,
             cores: self.cores,
@@ -243,8 +316,73 @@ impl Config {
             send_buffer: (self.send_buffer_bytes.0 > 0).then(|| self.send_buffer_bytes.bytes()),
             max_connections: self.max_connections as usize,
             limits: self.limits_per_core(),
+            journal: self.journal()?,
             ..NodeConfig::default()
+        })
+    }
+
+    fn journal(&self) -> Result<Option<JournalSettings>, ConfigError> {
+        let given = [("mysql", &self.mysql), ("sqlite", &self.sqlite)]
+            .into_iter()
+            .find(|(_, value)| !value.is_empty());
+        let data = Path::new(&self.data);
+        if self.data.is_empty() {
+            return match given {
+                Some((given, _)) => Err(ConfigError::DatabaseWithoutData { given }),
+                None => Ok(None),
+            };
         }
+        let target = match (self.mysql.as_str(), self.sqlite.as_str()) {
+            ("", "none") => None,
+            ("", "") => Some(Target::Sqlite(data.join("tickring.sqlite"))),
+            ("", file) => Some(Target::Sqlite(file.into())),
+            (url, "") => Some(Target::MySql(url.into())),
+            _ => return Err(ConfigError::TwoDatabases),
+        };
+        let calendars = self.calendars()?;
+        let database = target.map(|target| DatabaseSettings {
+            target,
+            calendars,
+            pace: PaceLimits::default(),
+        });
+        let lane_bytes = self.journal_bytes.0 / u64::from(self.journal_lanes);
+        let limits = LaneLimits {
+            // A small journal has small files: at least four to a lane.
+            segment_bytes: self
+                .journal_segment_bytes
+                .0
+                .min(lane_bytes / 4)
+                .max(4 * KIB),
+            journal_bytes: lane_bytes,
+            group_bytes: self.journal_group_bytes.bytes(),
+            max_delay: self.journal_delay.0,
+        };
+        let replies = ReplyLimits {
+            per_session: self.reply_window_count as usize,
+            bytes: self.reply_window_bytes.bytes(),
+            age_ns: u64::try_from(self.reply_window.0.as_nanos()).unwrap_or(u64::MAX),
+        };
+        Ok(Some(JournalSettings {
+            lanes: self.journal_lanes,
+            limits,
+            replies,
+            // Replies are needed for as long as the window is.
+            retention: self.journal_retention.0.max(self.reply_window.0),
+            database,
+            ..JournalSettings::new(data.join("journal"))
+        }))
+    }
+
+    fn calendars(&self) -> Result<Calendars, ConfigError> {
+        if self.instruments.is_empty() {
+            return Ok(Calendars::built_in());
+        }
+        let file = PathBuf::from(&self.instruments);
+        let text = std::fs::read_to_string(&file).map_err(|cause| ConfigError::Unreadable {
+            file: file.clone(),
+            cause,
+        })?;
+        Calendars::load(&text).map_err(|cause| ConfigError::Instruments { file, cause })
     }
 
     /// What each core allows: its share of what the node does.
@@ -365,7 +503,7 @@ mod tests {
             assert!(lines[at - 1].starts_with("# Default: "), "{line}");
             count += 1;
         }
-        assert_eq!(count, 20);
+        assert_eq!(count, 32);
         assert!(
             text.contains(
                 "# From 8KiB to 16MiB.\n# Default: \"512KiB\"\nmax_frame_bytes = \"512KiB\""

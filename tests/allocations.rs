@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tickring::core::{Action, Core, CoreConfig, Limits, Now, ParcelPool, Payload};
+use tickring::core::{Action, Core, CoreConfig, JournalConfig, Limits, Now, ParcelPool, Payload};
 use tickring::machines::Registry;
 use tickring_protocol::{
     Command, EventKind, Frame, Hello, PUBLISH, Policy, Publish, Subscribe, VERSION_MAJOR,
@@ -38,6 +38,7 @@ impl Node {
                 },
                 registry: Arc::clone(&registry),
                 parcels: Arc::clone(&parcels),
+                journal: JournalConfig::default(),
                 plant: None,
             };
             Core::new(
@@ -141,6 +142,17 @@ fn publishes(quiet: bool) -> Vec<u8> {
     bytes
 }
 
+/// Gives each command an id of its own.
+fn number(commands: &mut [u8], next_id: &mut u64) {
+    let mut rest = commands;
+    while let Some(len) = rest.first_chunk().map(|len| u32::from_le_bytes(*len)) {
+        let (frame, tail) = rest.split_at_mut(len as usize);
+        frame[8..16].copy_from_slice(&next_id.to_le_bytes());
+        *next_id += 1;
+        rest = tail;
+    }
+}
+
 #[test]
 fn a_delivered_message_allocates_nothing() {
     for cores in [1, 2] {
@@ -162,9 +174,12 @@ fn a_delivered_message_allocates_nothing() {
             for _ in 0..20 {
                 node.turn(0, |_| ());
             }
-            let burst = publishes(quiet);
-            let one_turn =
-                |node: &mut Node| node.turn(0, |core| core.on_received(SUBSCRIBERS, &burst));
+            let mut burst = publishes(quiet);
+            let mut next_id = 1;
+            let mut one_turn = |node: &mut Node| {
+                number(&mut burst, &mut next_id);
+                node.turn(0, |core| core.on_received(SUBSCRIBERS, &burst))
+            };
             for _ in 0..2_000 {
                 one_turn(&mut node);
             }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use support::{Wire, encode, hello, message, node, subscribe};
@@ -40,7 +41,10 @@ fn refused(wire: &mut Wire, frame: &Frame<'_>, code: ErrorCode, request_id: u64)
 }
 
 /// The command is answered with `code` and the connection goes on.
-fn replied(wire: &mut Wire, command: Command<'_>, code: ErrorCode) {
+fn replied(wire: &mut Wire, mut command: Command<'_>, code: ErrorCode) {
+    // Unique within the session, or the server repeats the reply that it gave before.
+    static NEXT: AtomicU64 = AtomicU64::new(1_000);
+    command.request_id = NEXT.fetch_add(1, Ordering::Relaxed);
     wire.send(&Frame::Command(command));
     wire.next(|frame| match frame {
         Frame::Reply(Reply {

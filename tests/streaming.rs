@@ -226,7 +226,7 @@ fn a_newcomer_gets_the_state_and_then_what_follows() {
     let publish = |wire: &mut Wire, price| {
         let payload = trade(price);
         wire.send(&Frame::Command(Command {
-            request_id: 9,
+            request_id: price as u64, // unique within the session
             topic_id: 0,
             command: PUBLISH,
             topic: "market/X",
@@ -469,6 +469,22 @@ impl Machine for Balance {
     fn snapshot(&self, out: &mut Vec<u8>) -> Option<u16> {
         out.extend_from_slice(&self.0.to_le_bytes());
         Some(0x8000)
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), machines::Unreadable> {
+        let bytes = state
+            .try_into()
+            .map_err(|_| machines::Unreadable::new("a balance has 8 bytes"))?;
+        self.0 = i64::from_le_bytes(bytes);
+        Ok(())
+    }
+
+    fn replay(&mut self, event: &machines::Recorded<'_>) -> Result<(), machines::Unreadable> {
+        self.load(event.body)
     }
 }
 

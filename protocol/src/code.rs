@@ -89,6 +89,11 @@ codes! {
     ShuttingDown = 29, "shutting_down";
     /// A fault of the server; its log has the reason.
     Internal = 30, "internal";
+    /// The topic's kind is durable, and the server keeps no journal.
+    NoJournal = 31, "no_journal";
+    /// The command was sent before, so long ago that its reply is no longer kept; whether it was
+    /// carried out cannot be told.
+    Forgotten = 32, "forgotten";
 }
 
 impl std::fmt::Display for ErrorCode {

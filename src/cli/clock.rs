@@ -13,6 +13,12 @@ pub(super) fn wall_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Date and time of day in UTC, `2024-08-08 09:41:23.123456`, of nanoseconds since 1970-01-01.
+pub(super) fn utc(ns: u64) -> String {
+    let days = (ns / 1_000_000_000 / DAY_SECONDS) as i32; // 2^64 ns are 213,503 days
+    format!("{} {}", Date(days), TimeOfDay(ns))
+}
+
 /// The time of day in UTC to the microsecond, `09:41:23.123456`, of nanoseconds since 1970-01-01.
 pub(super) struct TimeOfDay(pub(super) u64);
 

@@ -28,6 +28,10 @@ pub(super) enum Failure {
     NothingListens(String),
     #[error("{0} does not speak tickring's protocol; name a tickring server with --connect")]
     NotTickring(String),
+    #[error("{0}")]
+    Journal(tickring::journal::JournalError),
+    #[error("the journal is not sound; what was found is told above")]
+    Unsound,
     #[error("cannot connect to {address}: {reason}")]
     Unreachable { address: String, reason: Reason },
     #[error("{what} was refused: {}{}{text}", code_name(*code), if text.is_empty() { "" } else { ": " })]

@@ -5,10 +5,12 @@ mod clock;
 mod connect;
 mod demo;
 mod failure;
+mod journal;
 mod json;
 mod publish;
 mod rates;
 mod record;
+mod recovery;
 mod screen;
 mod serve;
 mod signals;
@@ -63,6 +65,7 @@ enum Command {
     Sub(sub::Sub),
     Pub(publish::Pub),
     Top(top::Top),
+    Journal(journal::Journal),
     Demo(demo::Demo),
 }
 
@@ -76,6 +79,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Sub(sub) => sub.run(),
         Command::Pub(publish) => publish.run(),
         Command::Top(top) => top.run(),
+        Command::Journal(journal) => journal.run(),
         Command::Demo(demo) => demo.run(),
     };
     match outcome {

@@ -8,7 +8,7 @@ use clap::Args;
 use tickring::node::{Node, NodeConfig, NodeError};
 
 use super::failure::Failure;
-use super::signals;
+use super::{recovery, signals};
 use crate::config::{Config, Sources};
 
 /// Run a server until SIGTERM or SIGINT.
@@ -51,7 +51,14 @@ fn serve(config: &Config) -> Result<(), Failure> {
     if !config.data.is_empty() {
         prepare_data(Path::new(&config.data))?;
     }
-    let node = start(config.node())?;
+    let settings = config.node()?;
+    let shown = settings
+        .journal
+        .as_ref()
+        .map(|j| recovery::show(&j.progress));
+    let started = start(settings);
+    drop(shown);
+    let node = started?;
     let stopper = node.stopper();
     signals::on_first_signal(move |signal| {
         tracing::info!(signal, "stopping; a second signal ends the process at once");
@@ -59,9 +66,16 @@ fn serve(config: &Config) -> Result<(), Failure> {
     })?;
     let (address, cores) = (node.local_addr(), config.cores);
     let plural = if cores == 1 { "" } else { "s" };
+    let kept = match config.data.as_str() {
+        "" => ", in memory".to_owned(),
+        data => format!(", journal in {data}"),
+    };
     // Nobody has to read it.
     let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "listening on {address} ({cores} core{plural})");
+    let _ = writeln!(
+        stdout,
+        "listening on {address} ({cores} core{plural}{kept})"
+    );
     let _ = stdout.flush();
     drop(stdout);
     let ended = node.wait().map_err(Failure::Node);

@@ -10,6 +10,7 @@ use super::connection::{Parked, Progress};
 use super::mail::{
     Answer, Ask, ConnectionRef, Deliveries, Letter, ReplyHead, Request, Requests, Want,
 };
+use super::owner::Sender;
 use super::state::State;
 use super::subscribe::events;
 use super::{Core, Plant};
@@ -123,28 +124,33 @@ impl Core {
         }
     }
 
-    /// Asks every other core to say when it has answered all that the connection sent to it.
+    /// Asks every core to say when it has answered all that the connection sent to it; this one
+    /// has, but for what waits for the journal.
     pub(super) fn fence(&mut self, slot: u32) {
         let number = self.connection(slot).number;
         let here = self.core;
+        let connection = ConnectionRef { slot, number };
+        if self.journal.hold_fence(Sender::of(here, connection)) {
+            self.connection(slot).awaiting += 1;
+        }
         for owner in (0..self.requests.len()).filter(|owner| *owner != here) {
             // Not held back by a full parcel: there is at most one for each connection and core.
-            self.requests[owner].list.push(Request::Fence {
-                from: ConnectionRef { slot, number },
-            });
+            self.requests[owner]
+                .list
+                .push(Request::Fence { from: connection });
             self.connection(slot).awaiting += 1;
         }
     }
 
     /// An answer that the connection was waiting for has come.
-    fn answered(&mut self, to: ConnectionRef) {
+    pub(super) fn answered(&mut self, to: ConnectionRef) {
         if let Some(slot) = self.find(to) {
             self.connection(slot).awaiting -= 1;
         }
     }
 
     /// An answer was dealt with: what waited for it goes on.
-    fn answer_done(&mut self, to: ConnectionRef) {
+    pub(super) fn answer_done(&mut self, to: ConnectionRef) {
         if let Some(slot) = self.find(to) {
             self.unpark(slot, Parked::Own);
             self.say_farewell(slot);
@@ -224,12 +230,7 @@ impl Core {
             let subscription = &mut connection.subscriptions[place];
             (subscription.progress, subscription.ticket) = (Progress::Asked, ticket);
             if here {
-                let mut frames = std::mem::take(&mut self.frames);
-                let start = frames.len();
-                let answer = self.answer_here(topic_id, ask, &mut frames);
-                self.caught_up(slot, topic_id, ticket, answer, &frames[start..]);
-                frames.truncate(start);
-                self.frames = frames;
+                self.bring_up(Sender::of(owner, from), topic_id, ask, ticket);
             } else {
                 connection.awaiting += 1;
                 let parcel = &mut self.requests[owner];
@@ -266,7 +267,14 @@ impl Core {
     }
 
     /// An answer to an ask came.
-    fn caught_up(&mut self, slot: u32, topic_id: u32, ticket: u32, answer: Answer, frames: &[u8]) {
+    pub(super) fn caught_up(
+        &mut self,
+        slot: u32,
+        topic_id: u32,
+        ticket: u32,
+        answer: Answer,
+        frames: &[u8],
+    ) {
         let plant = self.plant;
         let connection = self.connection(slot);
         let Ok(place) = connection.find(topic_id) else {

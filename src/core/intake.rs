@@ -7,6 +7,7 @@ use tickring_protocol::{
 
 use super::connection::{Farewell, Parked, Receiving};
 use super::mail::{Ask, ConnectionRef, ReplyHead, Request, Want, store};
+use super::owner::Sender;
 use super::state::{Event, State};
 use super::{Core, ReceiveEnd};
 
@@ -335,8 +336,11 @@ impl Core {
         let node_ns = self.now.wall_ns;
         let connection = self.connection(slot);
         connection.name = hello.name.into();
-        // Nothing is remembered of a session beyond its connection yet, so an old token is not
-        // taken up: a client that believed so would send commands again that were applied.
+        // A session is what its commands are remembered by, so whoever knows its token has it.
+        let resumed = hello.session != 0;
+        if resumed {
+            connection.session = hello.session;
+        }
         let welcome = Welcome {
             major: VERSION_MAJOR,
             minor: newest_common(hello.minor, VERSION_MINOR),
@@ -345,7 +349,7 @@ impl Core {
             max_frame: limits.max_frame_bytes.try_into().unwrap_or(u32::MAX),
             max_subscriptions: limits.max_subscriptions.try_into().unwrap_or(u32::MAX),
             node_ns,
-            resumed: false,
+            resumed,
         };
         self.fire(slot, Event::Hello, Farewell::goodbye(ErrorCode::Ok, ""));
         self.send(slot, &Frame::Welcome(welcome), 0);
@@ -388,7 +392,9 @@ impl Core {
             max_bytes: 0,
         };
         if owner == self.core {
-            self.subscribe_here(from, subscribe, ask);
+            let to = Sender::of(self.core, from);
+            let (request_id, policy) = (subscribe.request_id, subscribe.policy);
+            self.subscribe(to, request_id, policy, ask, subscribe.topic);
         } else {
             self.connection(slot).awaiting += 1;
             let parcel = &mut self.requests[owner];
@@ -404,26 +410,6 @@ impl Core {
         Flow::Done
     }
 
-    fn subscribe_here(&mut self, from: ConnectionRef, subscribe: &Subscribe<'_>, ask: Ask) {
-        let mut frames = std::mem::take(&mut self.frames);
-        frames.clear();
-        let opened = self.open_subscription(
-            self.core,
-            subscribe.request_id,
-            subscribe.policy,
-            ask,
-            subscribe.topic,
-            &mut frames,
-        );
-        match opened {
-            Ok(opened) => self.opened(from, opened, subscribe.topic, &frames),
-            Err(refusal) => {
-                self.subscribe_refused(from, subscribe.request_id, refusal.code, &refusal.text);
-            }
-        }
-        self.frames = frames;
-    }
-
     /// Tells the client that a subscription is open.
     pub(super) fn say_subscribed(&mut self, slot: u32, opened: &super::mail::Opened, topic: &str) {
         let subscribed = Subscribed {
@@ -432,7 +418,7 @@ impl Core {
             policy: opened.policy,
             next_seq: opened.answer.first_seq,
             last_seq: opened.last_seq,
-            epoch: self.epoch,
+            epoch: opened.epoch,
             topic,
         };
         self.send(slot, &Frame::Subscribed(subscribed), topic.len());
@@ -473,33 +459,14 @@ impl Core {
             connection.session,
         );
         if owner == self.core {
-            let applied = self.apply(command, session, false);
-            let mut outcome = std::mem::take(&mut self.outcome);
-            match applied {
-                Ok((topic_id, seq)) if !command.quiet => {
-                    let head = ReplyHead {
-                        request_id: command.request_id,
-                        topic_id,
-                        code: ErrorCode::Ok,
-                        seq,
-                        awaited: false,
-                    };
-                    self.reply(slot, &head, outcome.answer());
-                }
-                Ok(_) => {}
-                Err((topic_id, refusal)) => {
-                    let head = ReplyHead {
-                        request_id: command.request_id,
-                        topic_id,
-                        code: refusal.code,
-                        seq: 0,
-                        awaited: false,
-                    };
-                    self.reply(slot, &head, refusal.text.as_bytes());
-                }
-            }
-            outcome.clear();
-            self.outcome = outcome;
+            // A refusal may have to wait for the journal.
+            let journal = self.journal.lanes() > 0;
+            self.connection(slot).quiet |= command.quiet && journal;
+            let to = Sender {
+                session,
+                ..Sender::of(self.core, from)
+            };
+            self.command(to, command);
             return Flow::Done;
         }
         if self.requests[owner].is_full() {

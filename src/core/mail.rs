@@ -134,6 +134,8 @@ pub(crate) struct Opened {
     /// Never [`Policy::Default`].
     pub(crate) policy: Policy,
     pub(crate) last_seq: u64,
+    /// Names the numbering of the topic's events.
+    pub(crate) epoch: u64,
     pub(crate) answer: Answer,
 }
 

@@ -11,11 +11,11 @@
 //! 1. [`Core::begin_turn`] with the time.
 //! 2. What happened: [`Core::on_accepted`], [`Core::on_received`], [`Core::on_receive_ended`],
 //!    [`Core::on_sent`], [`Core::on_closed`], then mail: [`Core::on_deliveries`], and while
-//!    [`Core::takes_requests`], [`Core::on_requests`].
+//!    [`Core::takes_requests`], [`Core::on_requests`]; and of the journal [`Core::on_committed`].
 //! 3. [`Core::end_turn`]: the turn's events reach their subscribers' outboxes.
 //! 4. What to do: [`Core::poll_action`] until there is none; [`Core::take_requests`] and
-//!    [`Core::take_deliveries`] for each other core whose mailbox has room; then sleep until
-//!    something happens or [`Core::next_deadline`], unless [`Core::has_parked_work`].
+//!    [`Core::take_deliveries`] for each other core whose mailbox has room, and
+//!    [`Core::take_journal`] for each lane that has; then sleep until something happens or [`Core::next_deadline`], unless [`Core::has_parked_work`].
 //!
 //! Batching needs no knob: a turn takes in all that has come, so that alone a message leaves at
 //! once, and under load one send carries many.
@@ -25,11 +25,13 @@ mod batch;
 mod catch_up;
 mod connection;
 mod intake;
+mod journal;
 mod lifecycle;
 mod limits;
 mod mail;
 mod outbox;
 mod owner;
+mod recovery;
 mod replica;
 mod report;
 pub mod state;
@@ -47,6 +49,7 @@ use crate::topic::{ChunkPool, HistoryLimits, Ids, Topics};
 use audience::Audiences;
 use batch::{Purpose, TurnLog};
 use connection::{Connection, Farewell, Parked, Receiving};
+use journal::Journal;
 use lifecycle::{no_room, shutting_down};
 use mail::ConnectionRef;
 use outbox::OutboxPool;
@@ -54,8 +57,10 @@ use replica::Replicas;
 use state::{Event, State};
 
 pub use batch::{Payload, Segment};
+pub use journal::JournalConfig;
 pub use limits::Limits;
 pub use mail::{Deliveries, ParcelPool, Requests};
+pub use recovery::{LaneState, RecoveryError, Seed, SeedReply};
 pub use report::Held;
 
 /// The time, as the driver reads it once a turn.
@@ -74,7 +79,8 @@ pub struct CoreConfig {
     pub core: usize,
     /// How many cores the node has.
     pub cores: usize,
-    /// Names the numbering of volatile topics: another value after each start of the node, never 0.
+    /// Names the numbering of the topics that begin in this run of the node, and of all volatile
+    /// ones: higher after each start, never 0.
     pub epoch: u64,
     /// The bounds.
     pub limits: Limits,
@@ -82,6 +88,8 @@ pub struct CoreConfig {
     pub registry: Arc<Registry>,
     /// Shared by the cores of the node.
     pub parcels: Arc<ParcelPool>,
+    /// What it has to know of the journal.
+    pub journal: JournalConfig,
     /// A fault planted for the simulator's self-test; `None` everywhere else.
     #[doc(hidden)]
     pub plant: Option<Plant>,
@@ -133,7 +141,6 @@ pub enum ReceiveEnd {
 /// One core of a node. See the [module's description](self).
 pub struct Core {
     core: usize,
-    epoch: u64,
     ids: Ids,
     limits: Limits,
     plant: Option<Plant>,
@@ -152,6 +159,7 @@ pub struct Core {
     topics: Topics,
     chunks: ChunkPool,
     outcome: Outcome,
+    journal: Journal,
     replicas: Replicas,
     audiences: Audiences,
 
@@ -188,6 +196,7 @@ impl Core {
             limits,
             registry,
             parcels,
+            journal,
             plant,
         } = config;
         assert!(
@@ -201,7 +210,6 @@ impl Core {
         };
         Self {
             core,
-            epoch,
             ids,
             limits,
             plant,
@@ -214,9 +222,16 @@ impl Core {
             parked: VecDeque::new(),
             quiescing: false,
             stopping: false,
-            topics: Topics::new(core, ids, limits.max_topics, registry),
+            topics: Topics::new(
+                (core, ids),
+                limits.max_topics,
+                registry,
+                journal.lanes,
+                epoch,
+            ),
             chunks: ChunkPool::new(history),
             outcome: Outcome::default(),
+            journal: Journal::new(journal),
             replicas: Replicas::new(ids),
             audiences: Audiences::default(),
             log: TurnLog::default(),
@@ -253,6 +268,7 @@ impl Core {
         self.now = now;
         self.stats.turns += 1;
         self.deliveries_taken = self.deliveries.iter().all(Deliveries::is_empty);
+        self.journal.begin_turn();
         self.expire();
         self.report();
         for _ in 0..self.hungry.len() {
@@ -346,6 +362,7 @@ impl Core {
     /// Ends the turn: its events are put into the outboxes of this core's subscribers, and made
     /// ready for the other cores.
     pub fn end_turn(&mut self) {
+        self.sweep();
         self.distribute();
         self.regroup();
         for parcel in &mut self.deliveries {
@@ -392,13 +409,20 @@ impl Core {
     pub fn next_deadline(&self) -> Option<u64> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let report = self.is_watched().then_some(self.report_at);
-        [timer, report].into_iter().flatten().min()
+        let sweep = self.journal.is_sweeping().then_some(self.now.mono_ns);
+        [timer, report, sweep].into_iter().flatten().min()
     }
 
     /// Whether something waits for room in a mailbox, so that a turn is due once other cores have
     /// taken mail.
     pub fn has_parked_work(&self) -> bool {
         !self.parked.is_empty() || !self.hungry.is_empty()
+    }
+
+    /// Whether something that clients gave is not on disk yet, or not released. A stopping node
+    /// waits for it.
+    pub fn awaits_journal(&self) -> bool {
+        self.journal.is_busy()
     }
 
     /// Open connections, those being closed included.

@@ -1,21 +1,58 @@
 //! The owner's side: commands applied, events sequenced, newcomers brought up to date.
 
+use std::sync::Arc;
+
 use tickring_protocol::{Command, ErrorCode, Frame, Gap, GapReason, Policy};
 
 use super::Core;
 use super::batch::{Purpose, Range};
+use super::journal::Held;
 use super::mail::{
     Answer, Ask, ConnectionRef, Deliveries, Letter, Opened, ReplyHead, Request, Requests, Want,
     store,
 };
+use super::subscribe::events;
+use crate::journal::{Seen, record};
 use crate::machines::{self, Refusal};
 use crate::topic::{History, Topic};
 
+/// A connection of some core, as the owner of a topic answers it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender {
+    pub(super) core: usize,
+    pub(super) connection: ConnectionRef,
+    /// What its commands are remembered by; 0 where it sends none.
+    pub(super) session: u128,
+}
+
+impl Sender {
+    pub(super) fn of(core: usize, connection: ConnectionRef) -> Self {
+        Self {
+            core,
+            connection,
+            session: 0,
+        }
+    }
+}
+
+/// A command on its way into a machine.
+struct Asked<'a> {
+    code: u16,
+    payload: &'a [u8],
+    session: u128,
+    request_id: u64,
+    /// Whether the node itself sends it.
+    internal: bool,
+    /// Whether its reply is journaled, as the last record of its group.
+    replied: bool,
+}
+
 impl Core {
     /// Whether mail of requests may be handed in: only while this core's own deliveries of the
-    /// turns before have been taken everywhere, so that the answers have room.
+    /// turns before have been taken everywhere, so that the answers have room, and the journal
+    /// has taken its records.
     pub fn takes_requests(&self) -> bool {
-        self.deliveries_taken
+        self.deliveries_taken && self.journal.is_ready()
     }
 
     /// Requests of another core came.
@@ -52,36 +89,21 @@ impl Core {
                 ask,
                 topic,
             } => {
-                self.remote_subscribe(core, from, request_id, policy, ask, text(topic));
+                let to = Sender::of(core, from);
+                self.subscribe(to, request_id, policy, ask, text(topic));
             }
             Request::CatchUp {
                 from,
                 topic_id,
                 ask,
                 ticket,
-            } => {
-                let parcel = &mut self.deliveries[core];
-                let start = parcel.bytes.len();
-                let index = self
-                    .topics
-                    .index_of(topic_id)
-                    .expect("a subscribed topic exists");
-                let topic = self.topics.get(index);
-                let answer = answer(topic, ask, self.epoch, &mut self.scratch, &mut parcel.bytes);
-                let frames = start..parcel.bytes.len();
-                parcel.letters.push(Letter::CaughtUp {
-                    to: from,
-                    topic_id,
-                    ticket,
-                    answer,
-                    frames,
-                });
-            }
+            } => self.bring_up(Sender::of(core, from), topic_id, ask, ticket),
             Request::Release { topic_id, count } => self.release(core, topic_id, count),
             Request::Fence { from } => {
-                self.deliveries[core]
-                    .letters
-                    .push(Letter::Fenced { to: from });
+                let to = Sender::of(core, from);
+                if !self.journal.hold_fence(to) {
+                    self.say_fenced(to);
+                }
             }
             Request::Command {
                 from,
@@ -101,102 +123,72 @@ impl Core {
                     payload: &bytes[payload],
                     quiet,
                 };
-                self.remote_command(core, from, session, &command);
+                let to = Sender {
+                    session,
+                    ..Sender::of(core, from)
+                };
+                self.command(to, &command);
             }
         }
     }
 
-    fn remote_subscribe(
+    /// Opens a subscription, and tells whoever asked for it.
+    pub(super) fn subscribe(
         &mut self,
-        core: usize,
-        from: ConnectionRef,
+        to: Sender,
         request_id: u64,
         policy: Policy,
         ask: Ask,
         name: &str,
     ) {
-        let mut frames = std::mem::take(&mut self.frames);
-        frames.clear();
-        let opened = self.open_subscription(core, request_id, policy, ask, name, &mut frames);
-        let parcel = &mut self.deliveries[core];
-        match opened {
-            Ok(opened) => {
-                let topic = store(&mut parcel.bytes, name.as_bytes());
-                let frames = store(&mut parcel.bytes, &frames);
-                parcel.letters.push(Letter::Opened {
-                    to: from,
-                    opened,
-                    topic,
-                    frames,
-                });
-            }
-            Err(Refusal { code, text }) => {
-                let text = store(&mut parcel.bytes, text.as_bytes());
-                parcel.letters.push(Letter::Refused {
-                    to: from,
-                    request_id,
-                    code,
-                    text,
-                });
-            }
-        }
-        self.frames = frames;
-    }
-
-    fn remote_command(
-        &mut self,
-        core: usize,
-        from: ConnectionRef,
-        session: u128,
-        command: &Command<'_>,
-    ) {
-        let applied = self.apply(command, session, false);
-        let parcel = &mut self.deliveries[core];
-        let mut head = ReplyHead {
-            request_id: command.request_id,
-            topic_id: 0,
-            code: ErrorCode::Ok,
-            seq: 0,
-            awaited: !command.quiet,
+        let index = match self.topics.open(name) {
+            Ok(index) => index,
+            Err(refusal) => return self.refuse_subscribe(to, request_id, &refusal),
         };
-        let payload = match applied {
-            Ok(_) if command.quiet => return,
-            Ok((topic_id, seq)) => {
-                (head.topic_id, head.seq) = (topic_id, seq);
-                store(&mut parcel.bytes, self.outcome.answer())
-            }
-            Err((topic_id, refusal)) => {
-                (head.topic_id, head.code) = (topic_id, refusal.code);
-                store(&mut parcel.bytes, refusal.text.as_bytes())
-            }
-        };
-        parcel.letters.push(Letter::Reply {
-            to: from,
-            reply: head,
-            payload,
-        });
-    }
-
-    /// Opens a subscription for a connection of `core`; what it must be told first is appended
-    /// to `frames`.
-    pub(super) fn open_subscription(
-        &mut self,
-        core: usize,
-        request_id: u64,
-        policy: Policy,
-        ask: Ask,
-        name: &str,
-        frames: &mut Vec<u8>,
-    ) -> Result<Opened, Refusal> {
-        let index = self.topics.open(name)?;
         if name == self.report_name {
             self.report_topic = Some(index);
         }
         let cores = self.ids.cores;
         let topic = self.topics.get_mut(index);
-        topic.open(core, cores);
-        let answer = answer(topic, ask, self.epoch, &mut self.scratch, frames);
-        Ok(Opened {
+        topic.open(to.core, cores);
+        if must_hold(topic, &ask) {
+            let lane = topic.lane;
+            if to.core == self.core {
+                self.expect_answer(to);
+            }
+            let topic = self.topics.get(index);
+            let scratch = &mut self.scratch;
+            self.journal.hold(lane, |bytes| {
+                let start = bytes.len();
+                topic.snapshot(scratch, bytes);
+                Held::Opening {
+                    to,
+                    index,
+                    request_id,
+                    policy,
+                    ask,
+                    state: start..bytes.len(),
+                }
+            });
+            return;
+        }
+        self.open_subscription(to, index, (request_id, policy), ask, None);
+    }
+
+    /// As the end of [`Core::subscribe`]; `state` is a SNAPSHOT frame, if it was made before.
+    fn open_subscription(
+        &mut self,
+        to: Sender,
+        index: usize,
+        (request_id, policy): (u64, Policy),
+        ask: Ask,
+        state: Option<&[u8]>,
+    ) {
+        let mut frames = std::mem::take(&mut self.frames);
+        frames.clear();
+        let topic = self.topics.get(index);
+        let answer = answer(topic, ask, state, &mut self.scratch, &mut frames);
+        let opened = Opened {
             request_id,
             topic_id: topic.id,
             policy: if policy == Policy::Default {
@@ -204,24 +196,152 @@ impl Core {
             } else {
                 policy
             },
-            last_seq: topic.seq,
+            last_seq: topic.released,
+            epoch: topic.epoch,
             answer,
-        })
+        };
+        let name = Arc::clone(&topic.name);
+        if to.core == self.core {
+            self.opened(to.connection, opened, &name, &frames);
+        } else {
+            let parcel = &mut self.deliveries[to.core];
+            let topic = store(&mut parcel.bytes, name.as_bytes());
+            let frames = store(&mut parcel.bytes, &frames);
+            parcel.letters.push(Letter::Opened {
+                to: to.connection,
+                opened,
+                topic,
+                frames,
+            });
+        }
+        self.frames = frames;
     }
 
-    /// Brings a subscription of this core's own connections up to date, as far as asked.
-    pub(super) fn answer_here(&mut self, topic_id: u32, ask: Ask, frames: &mut Vec<u8>) -> Answer {
+    /// Opens a subscription that had to wait for the state that it begins with.
+    pub(super) fn open_held(
+        &mut self,
+        to: Sender,
+        index: usize,
+        how: (u64, Policy),
+        ask: Ask,
+        state: &[u8],
+    ) {
+        if to.core == self.core {
+            self.answered(to.connection);
+        }
+        self.open_subscription(to, index, how, ask, Some(state));
+        if to.core == self.core {
+            self.answer_done(to.connection);
+        }
+    }
+
+    fn refuse_subscribe(&mut self, to: Sender, request_id: u64, refusal: &Refusal) {
+        let (code, text) = (refusal.code, &*refusal.text);
+        if to.core == self.core {
+            return self.subscribe_refused(to.connection, request_id, code, text);
+        }
+        let parcel = &mut self.deliveries[to.core];
+        let text = store(&mut parcel.bytes, text.as_bytes());
+        parcel.letters.push(Letter::Refused {
+            to: to.connection,
+            request_id,
+            code,
+            text,
+        });
+    }
+
+    /// Brings a subscription up to date, as far as asked.
+    pub(super) fn bring_up(&mut self, to: Sender, topic_id: u32, ask: Ask, ticket: u32) {
         let index = self
             .topics
             .index_of(topic_id)
             .expect("a subscribed topic exists");
-        answer(
-            self.topics.get(index),
-            ask,
-            self.epoch,
-            &mut self.scratch,
-            frames,
-        )
+        let topic = self.topics.get(index);
+        if must_hold(topic, &ask) {
+            let lane = topic.lane;
+            if to.core == self.core {
+                self.expect_answer(to);
+            }
+            let topic = self.topics.get(index);
+            let scratch = &mut self.scratch;
+            self.journal.hold(lane, |bytes| {
+                let start = bytes.len();
+                topic.snapshot(scratch, bytes);
+                Held::CatchUp {
+                    to,
+                    index,
+                    ask,
+                    ticket,
+                    state: start..bytes.len(),
+                }
+            });
+            return;
+        }
+        self.answer_ask(to, index, ask, ticket, None);
+    }
+
+    /// As the end of [`Core::bring_up`]; `state` is a SNAPSHOT frame, if it was made before.
+    fn answer_ask(
+        &mut self,
+        to: Sender,
+        index: usize,
+        ask: Ask,
+        ticket: u32,
+        state: Option<&[u8]>,
+    ) {
+        let topic = self.topics.get(index);
+        let topic_id = topic.id;
+        if to.core == self.core {
+            let mut frames = std::mem::take(&mut self.frames);
+            frames.clear();
+            let answer = answer(topic, ask, state, &mut self.scratch, &mut frames);
+            if let Some(slot) = self.find(to.connection) {
+                self.caught_up(slot, topic_id, ticket, answer, &frames);
+            }
+            self.frames = frames;
+            return;
+        }
+        let parcel = &mut self.deliveries[to.core];
+        let start = parcel.bytes.len();
+        let answer = answer(topic, ask, state, &mut self.scratch, &mut parcel.bytes);
+        parcel.letters.push(Letter::CaughtUp {
+            to: to.connection,
+            topic_id,
+            ticket,
+            answer,
+            frames: start..parcel.bytes.len(),
+        });
+    }
+
+    /// Brings a subscription up to date that had to wait for the state it skips to.
+    pub(super) fn catch_up_held(
+        &mut self,
+        to: Sender,
+        index: usize,
+        ask: Ask,
+        ticket: u32,
+        state: &[u8],
+    ) {
+        if to.core != self.core {
+            return self.answer_ask(to, index, ask, ticket, Some(state));
+        }
+        self.answered(to.connection);
+        self.answer_ask(to, index, ask, ticket, Some(state));
+        if let Some(slot) = self.find(to.connection) {
+            self.catch_up(slot);
+        }
+        self.answer_done(to.connection);
+    }
+
+    /// Tells a connection that all it sent to this core was answered.
+    pub(super) fn say_fenced(&mut self, to: Sender) {
+        if to.core == self.core {
+            self.answered(to.connection);
+            self.answer_done(to.connection);
+        } else {
+            let letter = Letter::Fenced { to: to.connection };
+            self.deliveries[to.core].letters.push(letter);
+        }
     }
 
     /// Forgets `count` subscriptions of `core`.
@@ -233,45 +353,207 @@ impl Core {
         self.topics.get_mut(index).release(core, count);
     }
 
-    /// Applies a command of a topic that this core owns and hands its events out. Gives the
-    /// topic's id and the seq of the newest event it made (0: none); the machine's answer is in
-    /// `self.outcome`.
-    pub(super) fn apply(
-        &mut self,
-        command: &Command<'_>,
-        session: u128,
-        internal: bool,
-    ) -> Result<(u32, u64), (u32, Refusal)> {
-        let index = if command.topic_id == 0 {
-            self.topics
-                .open(command.topic)
-                .map_err(|refusal| (0, refusal))?
-        } else {
-            self.topics.index_of(command.topic_id).ok_or_else(|| {
-                let text = "no topic has that id; ids are told in SUBSCRIBED and REPLY";
-                (
-                    command.topic_id,
-                    Refusal::new(ErrorCode::UnknownTopic, text),
-                )
-            })?
+    /// Carries out a command of a topic that this core owns, and answers it: at once, or, of a
+    /// durable topic, when the journal has it on disk.
+    pub(super) fn command(&mut self, to: Sender, command: &Command<'_>) {
+        let mut head = ReplyHead {
+            request_id: command.request_id,
+            topic_id: command.topic_id,
+            code: ErrorCode::Ok,
+            seq: 0,
+            awaited: !command.quiet,
         };
-        let asked = machines::Command {
+        let index = match self.topic_of(command) {
+            Ok(index) => index,
+            Err(refusal) => {
+                head.code = refusal.code;
+                return self.send_reply(to, &head, refusal.text.as_bytes(), false);
+            }
+        };
+        head.topic_id = self.topics.get(index).id;
+        if !command.quiet && self.repeat(to, index, head) {
+            return;
+        }
+        let mut outcome = std::mem::take(&mut self.outcome);
+        let remembered = !command.quiet && command.request_id != 0;
+        let asked = Asked {
             code: command.command,
             payload: command.payload,
-            session,
-            now_ns: self.now.wall_ns,
-            internal,
+            session: to.session,
+            request_id: command.request_id,
+            internal: false,
+            replied: remembered,
         };
-        self.stats.commands += 1;
-        let mut outcome = std::mem::take(&mut self.outcome);
-        let topic = self.topics.get_mut(index);
-        let topic_id = topic.id;
-        let applied = topic.apply(&asked, &mut outcome);
-        let result = applied
-            .map(|()| self.emit(index, &outcome))
-            .map_err(|r| (topic_id, r));
+        let applied = self.apply(index, asked, &mut outcome);
+        let payload = match &applied {
+            Ok(seq) => {
+                head.seq = *seq;
+                outcome.answer()
+            }
+            Err(refusal) => {
+                head.code = refusal.code;
+                refusal.text.as_bytes()
+            }
+        };
+        if remembered {
+            let reply = record::Reply {
+                topic: head.topic_id,
+                code: head.code as u16,
+                seq: head.seq,
+                session: to.session,
+                request_id: command.request_id,
+                node_ns: self.now.wall_ns,
+                payload,
+            };
+            self.journal.write_reply(self.topics.get(index), &reply);
+        }
+        if !command.quiet || applied.is_err() {
+            self.answer(to, index, head, payload);
+        }
+        outcome.clear();
         self.outcome = outcome;
-        result.map(|seq| (topic_id, seq))
+    }
+
+    /// Publishes something of the node itself.
+    pub(super) fn report_event(&mut self, index: usize, payload: &[u8]) -> Result<(), Refusal> {
+        let mut outcome = std::mem::take(&mut self.outcome);
+        let asked = Asked {
+            code: 0,
+            payload,
+            session: 0,
+            request_id: 0,
+            internal: true,
+            replied: false,
+        };
+        let applied = self.apply(index, asked, &mut outcome);
+        self.outcome = outcome;
+        applied.map(drop)
+    }
+
+    fn topic_of(&mut self, command: &Command<'_>) -> Result<usize, Refusal> {
+        if command.topic_id == 0 {
+            return self.topics.open(command.topic);
+        }
+        self.topics.index_of(command.topic_id).ok_or_else(|| {
+            let text = "no topic has that id; ids are told in SUBSCRIBED and REPLY";
+            Refusal::new(ErrorCode::UnknownTopic, text)
+        })
+    }
+
+    /// Answers a command that came before as it was answered then.
+    fn repeat(&mut self, to: Sender, index: usize, mut head: ReplyHead) -> bool {
+        let (code, payload) = match self.journal.replies.find(to.session, head.request_id) {
+            Seen::Never => return false,
+            Seen::Answered(reply) => {
+                head.seq = reply.seq;
+                let code = ErrorCode::from_u16(reply.code).unwrap_or(ErrorCode::Internal);
+                (code, reply.payload.clone())
+            }
+            Seen::Forgotten => {
+                let text = "the reply to this command is no longer kept; number commands upwards";
+                (ErrorCode::Forgotten, text.as_bytes().into())
+            }
+        };
+        head.code = code;
+        self.answer(to, index, head, &payload);
+        true
+    }
+
+    /// Answers a command of a topic: not before what it tells of may be seen.
+    fn answer(&mut self, to: Sender, index: usize, head: ReplyHead, payload: &[u8]) {
+        let topic = self.topics.get(index);
+        let lane = topic.lane;
+        if topic.is_durable() && self.journal.is_pending(lane) {
+            self.hold_reply(lane, to, head, payload);
+        } else {
+            self.send_reply(to, &head, payload, false);
+        }
+    }
+
+    /// Answers a command now; `held`: the answer had to wait, so that the connection expects it.
+    pub(super) fn send_reply(&mut self, to: Sender, head: &ReplyHead, payload: &[u8], held: bool) {
+        if to.core != self.core {
+            let parcel = &mut self.deliveries[to.core];
+            let payload = store(&mut parcel.bytes, payload);
+            parcel.letters.push(Letter::Reply {
+                to: to.connection,
+                reply: *head,
+                payload,
+            });
+            return;
+        }
+        if held && head.awaited {
+            self.answered(to.connection);
+        }
+        if let Some(slot) = self.find(to.connection) {
+            self.reply(slot, head, payload);
+        }
+        if held {
+            self.answer_done(to.connection);
+        }
+    }
+
+    /// Runs a topic's machine, and hands its events out or to the journal. Gives the seq of the
+    /// newest event that it made; 0: none.
+    fn apply(
+        &mut self,
+        index: usize,
+        asked: Asked<'_>,
+        outcome: &mut machines::Outcome,
+    ) -> Result<u64, Refusal> {
+        self.stats.commands += 1;
+        let topic = self.topics.get_mut(index);
+        let journaled = topic.is_journaled();
+        if journaled {
+            self.journal.bind(topic);
+        }
+        let command = machines::Command {
+            code: asked.code,
+            payload: asked.payload,
+            session: asked.session,
+            now_ns: self.now.wall_ns,
+            internal: asked.internal,
+        };
+        topic.apply(&command, outcome)?;
+        if topic.is_durable() {
+            return Ok(self.emit_later(index, &asked, outcome));
+        }
+        let newest = self.emit(index, outcome);
+        if journaled {
+            self.write_events(index, &asked, outcome);
+        }
+        Ok(newest)
+    }
+
+    fn write_events(&mut self, index: usize, asked: &Asked<'_>, outcome: &machines::Outcome) {
+        let from = (asked.session, asked.request_id);
+        let (topic, node_ns) = (self.topics.get(index), self.now.wall_ns);
+        self.journal
+            .write_events(topic, outcome, from, node_ns, !asked.replied);
+    }
+
+    /// Sequences the events of `outcome` and gives them to the journal; they are handed out when
+    /// it has them on disk.
+    fn emit_later(&mut self, index: usize, asked: &Asked<'_>, outcome: &machines::Outcome) -> u64 {
+        let mut frames = std::mem::take(&mut self.frames);
+        frames.clear();
+        let topic = self.topics.get_mut(index);
+        for event in outcome.events() {
+            topic.sequence(event, self.now.wall_ns, &mut frames);
+        }
+        let lane = topic.lane;
+        self.write_events(index, asked, outcome);
+        let mut newest = 0;
+        for (_, seq, frame) in events(&frames) {
+            newest = seq;
+            self.journal.hold(lane, |bytes| Held::Event {
+                index,
+                seq,
+                frame: store(bytes, &frames[frame]),
+            });
+        }
+        self.frames = frames;
+        newest
     }
 
     /// Sequences the events of `outcome`, keeps them, and hands them to whoever subscribes.
@@ -286,18 +568,33 @@ impl Core {
                 .append(Purpose::Event, HEAD + event.2.len(), |out| {
                     topic.sequence(event, node_ns, out);
                 });
-            newest = topic.seq;
-            self.stats.events += 1;
-            topic
-                .history
-                .append(index, newest, self.log.bytes(range), &mut self.chunks);
-            while let Some(oldest) = self.chunks.over_limit() {
-                let history: &mut History = &mut self.topics.get_mut(oldest).history;
-                history.drop_oldest(&mut self.chunks);
-            }
-            self.hand_out(index, newest, range);
+            newest = topic.seq();
+            self.release_event(index, newest, range);
         }
         newest
+    }
+
+    /// An event that was held may be seen: `frame` is its EVENT.
+    pub(super) fn publish(&mut self, index: usize, seq: u64, frame: &[u8]) {
+        let range = self.log.append(Purpose::Event, frame.len(), |out| {
+            out.extend_from_slice(frame);
+        });
+        self.release_event(index, seq, range);
+    }
+
+    /// Keeps an event for replay, and hands it to whoever subscribes.
+    fn release_event(&mut self, index: usize, seq: u64, range: Range) {
+        self.stats.events += 1;
+        let topic = self.topics.get_mut(index);
+        topic.released = seq;
+        topic
+            .history
+            .append(index, seq, self.log.bytes(range), &mut self.chunks);
+        while let Some(oldest) = self.chunks.over_limit() {
+            let history: &mut History = &mut self.topics.get_mut(oldest).history;
+            history.drop_oldest(&mut self.chunks);
+        }
+        self.hand_out(index, seq, range);
     }
 
     fn hand_out(&mut self, index: usize, seq: u64, range: Range) {
@@ -330,15 +627,36 @@ fn deliver(parcel: &mut Deliveries, range: Range) {
     parcel.letters.push(Letter::Events { range, bytes: None });
 }
 
-/// Brings somebody up to date with `topic`: appends frames, and says how far they reach.
+/// Whether the answer to an ask tells a state with events that may not be seen yet.
+fn must_hold(topic: &Topic, ask: &Ask) -> bool {
+    if topic.is_released() || !topic.has_snapshots() {
+        return false;
+    }
+    let after = topic.released + 1;
+    match ask.want {
+        Want::State => true,
+        _ if is_reset(topic, ask) => true,
+        Want::Latest => ask.from_seq < after,
+        Want::Events { .. } => ask.from_seq < topic.history.first_seq().unwrap_or(after),
+    }
+}
+
+/// Whether the seq that is asked from is none of this topic's.
+fn is_reset(topic: &Topic, ask: &Ask) -> bool {
+    ask.want != Want::State
+        && (ask.from_seq > topic.released + 1 || ![0, topic.epoch].contains(&ask.epoch))
+}
+
+/// Brings somebody up to date with `topic`: appends frames, and says how far they reach. `state`
+/// is a SNAPSHOT frame as of the newest event that may be seen, if it was made before.
 fn answer(
     topic: &Topic,
     ask: Ask,
-    epoch: u64,
+    state: Option<&[u8]>,
     scratch: &mut Vec<u8>,
     frames: &mut Vec<u8>,
 ) -> Answer {
-    let after = topic.seq + 1;
+    let after = topic.released + 1;
     let live = Answer {
         first_seq: after,
         next_seq: after,
@@ -353,20 +671,27 @@ fn answer(
         })
         .encode(frames);
     };
-    if ask.want != Want::State && (ask.from_seq > after || ![0, epoch].contains(&ask.epoch)) {
-        gap(GapReason::Reset, topic.seq, frames);
-        topic.snapshot(scratch, frames);
+    let mut snapshot = |frames: &mut Vec<u8>| match state {
+        Some(state) => {
+            frames.extend_from_slice(state);
+            !state.is_empty()
+        }
+        None => topic.snapshot(scratch, frames),
+    };
+    if is_reset(topic, &ask) {
+        gap(GapReason::Reset, topic.released, frames);
+        snapshot(frames);
         return live;
     }
     match ask.want {
         Want::State => {
-            topic.snapshot(scratch, frames);
+            snapshot(frames);
             live
         }
         Want::Latest => {
             if ask.from_seq < after {
-                gap(GapReason::Conflated, topic.seq, frames);
-                topic.snapshot(scratch, frames);
+                gap(GapReason::Conflated, topic.released, frames);
+                snapshot(frames);
             }
             live
         }
@@ -375,8 +700,8 @@ fn answer(
             let first_kept = topic.history.first_seq().unwrap_or(after);
             if from_seq < first_kept {
                 let start = frames.len();
-                gap(GapReason::Expired, topic.seq, frames);
-                if topic.snapshot(scratch, frames) {
+                gap(GapReason::Expired, topic.released, frames);
+                if snapshot(frames) {
                     return live;
                 }
                 // Without a state to skip to, what is left of the events is given.

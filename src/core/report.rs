@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use tickring_protocol::{Command, NodeStats, SlowClient};
+use tickring_protocol::{NodeStats, SlowClient};
 
 use super::Core;
 use super::state::State;
@@ -69,19 +69,8 @@ impl Core {
         let mut payload = Vec::new();
         let stats = self.stats();
         stats.encode(self.slowest(), &mut payload);
-        let topic_id = self
-            .topics
-            .get(self.report_topic.expect("it is watched"))
-            .id;
-        let command = Command {
-            request_id: 0,
-            topic_id,
-            command: 0,
-            topic: "",
-            payload: &payload,
-            quiet: true,
-        };
-        if let Err((_, refusal)) = self.apply(&command, 0, true) {
+        let index = self.report_topic.expect("it is watched");
+        if let Err(refusal) = self.report_event(index, &payload) {
             tracing::warn!(%refusal, "the node's own figures were refused");
         }
     }

@@ -38,6 +38,9 @@ pub struct WriterConfig {
     pub start: LaneStart,
     /// The bounds.
     pub limits: Limits,
+    /// Whether records go only once the states of all topics were written behind them, as a node
+    /// needs that has to recover its machines.
+    pub keep_states: bool,
 }
 
 /// A lane's thread. Dropping it stops it as [`Writer::stop`] does.
@@ -166,6 +169,10 @@ fn run_thread(
         let companion = companion.map(|run| tokio_uring::spawn(run(Arc::clone(&status))));
         let lane = Lane::new(config.start, config.limits, ports.len());
         let mut driver = Driver {
+            needed: config.keep_states.then(|| lane.needed()),
+            looked_at: lane.committed(),
+            look_every: config.limits.segment_bytes / 16,
+            segments: lane.segments(),
             lane,
             ports,
             files: Rc::new(files),
@@ -184,6 +191,12 @@ fn run_thread(
 
 struct Driver {
     lane: Lane,
+    /// As [`Lane::needed`] was when the lane was at `looked_at`; looked at anew each `look_every`
+    /// bytes, because it costs a look at every topic. `None`: states are of no interest.
+    needed: Option<u64>,
+    looked_at: u64,
+    look_every: u64,
+    segments: usize,
     ports: Vec<PortEnd>,
     files: Rc<Files>,
     finished: Rc<RefCell<Vec<(u64, Outcome)>>>,
@@ -201,18 +214,33 @@ impl Driver {
             }
             self.finish();
             let (position, older_than_ns) = self.status.retained();
-            self.lane.retain(position, older_than_ns);
+            let needed = self.needed().unwrap_or(u64::MAX);
+            self.lane.retain(position.min(needed), older_than_ns);
             let all_taken = self.take_mail();
             let now_ns = self.now_ns();
             while let Some(operation) = self.lane.poll_operation(now_ns) {
                 self.start(operation);
             }
             self.status.publish(&self.lane);
+            // A core without anything to write still has states that hold old segments.
+            if self.segments != self.lane.segments() && self.lane.segments() > 1 {
+                self.segments = self.lane.segments();
+                self.ports.iter().for_each(PortEnd::wake);
+            }
             if stopping && all_taken && self.lane.is_idle() {
                 return;
             }
             self.sleep(now_ns).await;
         }
+    }
+
+    fn needed(&mut self) -> Option<u64> {
+        let committed = self.lane.committed();
+        if self.needed.is_some() && committed - self.looked_at >= self.look_every {
+            self.needed = Some(self.lane.needed());
+            self.looked_at = committed;
+        }
+        self.needed
     }
 
     fn now_ns(&self) -> u64 {

@@ -2,7 +2,7 @@
 
 mod operation;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::mem;
 
@@ -40,6 +40,8 @@ pub struct Lane {
     next_operation: u64,
     sources: Vec<Source>,
     topics: HashMap<u32, Bound>,
+    /// Topics of earlier runs whose state this run has not written yet.
+    unsaved: HashSet<Box<str>>,
     appends: u64,
     failure: Option<Failure>,
     commits: u64,
@@ -64,6 +66,9 @@ struct Bound {
     record: Vec<u8>,
     /// First position of the newest segment that has it.
     segment: Option<u64>,
+    /// No record before this position is needed to recover the topic: where its newest state is,
+    /// or its first record.
+    saved_at: Option<u64>,
     /// The append that counted it as needed.
     counted: u64,
 }
@@ -123,6 +128,7 @@ impl Lane {
             next_operation: 1,
             sources: vec![Source::default(); sources],
             topics: HashMap::new(),
+            unsaved: start.topics,
             appends: 0,
             failure: None,
             commits: 0,
@@ -226,9 +232,11 @@ impl Lane {
             Some(bound) if bound.record == record => Ok(()),
             Some(_) => Err(AppendError::Malformed("a topic's number was bound anew")),
             None => {
+                self.unsaved.remove(topic.name);
                 let bound = Bound {
                     record,
                     segment: None,
+                    saved_at: None,
                     counted: 0,
                 };
                 self.topics.insert(topic.number, bound);
@@ -297,6 +305,8 @@ impl Lane {
     /// records that need no binding are copied at once.
     fn copy(&mut self, batch: &[u8], segment: u64) {
         let before = self.pending.bytes.len();
+        // Where the batch begins: a little early for its later records, which does no harm.
+        let position = self.segments.back().map_or(0, |last| last.end);
         let (mut copied, mut at, mut newest_ns) = (0, 0, 0);
         while at < batch.len() {
             let rest = &batch[at..];
@@ -309,6 +319,9 @@ impl Lane {
             } else {
                 let bound = self.topics.get_mut(&head.topic);
                 let bound = bound.expect("check has found its topic bound");
+                if head.is_snapshot() || bound.saved_at.is_none() {
+                    bound.saved_at = Some(position);
+                }
                 if bound.segment != Some(segment) {
                     bound.segment = Some(segment);
                     self.pending.bytes.extend_from_slice(&batch[copied..at]);
@@ -497,6 +510,17 @@ impl Lane {
         self.retain = (position.min(self.committed), older_than_ns);
     }
 
+    /// The lowest position that is still needed to recover the lane's topics: that of the oldest
+    /// of their newest states. Costs a look at every topic.
+    #[must_use]
+    pub fn needed(&self) -> u64 {
+        if !self.unsaved.is_empty() {
+            return self.oldest();
+        }
+        let saved = self.topics.values().filter_map(|bound| bound.saved_at);
+        saved.min().unwrap_or(self.committed)
+    }
+
     /// From now on nothing waits for company; until [`Lane::is_idle`] the driver goes on.
     pub fn flush(&mut self) {
         self.flush = true;
@@ -532,6 +556,12 @@ impl Lane {
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
         self.disk_bytes
+    }
+
+    /// How many segments there are.
+    #[must_use]
+    pub fn segments(&self) -> usize {
+        self.segments.len()
     }
 
     /// Position of the oldest record that there is.

@@ -177,6 +177,12 @@ impl Reader {
         self.position
     }
 
+    /// Position behind all that was handed out.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.position + self.taken as u64
+    }
+
     /// The topics seen so far, by [`Entry::topic`]; only names and epochs are kept up.
     #[must_use]
     pub fn topics(&self) -> &[RecoveredTopic] {

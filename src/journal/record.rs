@@ -24,8 +24,8 @@ use std::ops::Range;
 
 /// Bytes of a record's head.
 pub const HEAD: usize = 16;
-/// The most bytes of a record: a state of nearly 16 MiB.
-pub const MAX_RECORD: usize = 16 << 20;
+/// The most bytes of a record: any frame's body, or a state of 16 MiB.
+pub const MAX_RECORD: usize = (16 << 20) + 4096;
 /// The most bytes of a group of records.
 pub const MAX_GROUP: usize = 32 << 20;
 /// The most bytes of a topic's name, as in the protocol.
@@ -414,6 +414,11 @@ impl Head {
     #[must_use]
     pub const fn is_topic(&self) -> bool {
         self.kind == TOPIC
+    }
+
+    /// Whether it is the state of a topic's machine.
+    pub const fn is_snapshot(&self) -> bool {
+        self.kind == SNAPSHOT
     }
 
     /// Whether it is a mark.

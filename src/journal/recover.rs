@@ -104,6 +104,12 @@ impl Recovered {
             run,
             position: self.position,
             segments: self.segments.clone(),
+            topics: self
+                .topics
+                .iter()
+                .filter(|topic| topic.last_seq > 0)
+                .map(|topic| topic.name.clone())
+                .collect(),
         }
     }
 }

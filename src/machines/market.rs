@@ -5,7 +5,7 @@ use tickring_protocol::{
 };
 
 use super::stream::event_time;
-use super::{Command, Machine, Outcome, Refusal};
+use super::{Command, Machine, Outcome, Recorded, Refusal, Unreadable};
 
 const DAY_NS: u64 = 86_400_000_000_000;
 
@@ -88,6 +88,24 @@ impl Machine for Market {
     fn snapshot(&self, out: &mut Vec<u8>) -> Option<u16> {
         self.state.encode(out);
         Some(EventKind::MarketState as u16)
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        self.state.encode(out);
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), Unreadable> {
+        self.state = MarketState::decode(state)?;
+        Ok(())
+    }
+
+    fn replay(&mut self, event: &Recorded<'_>) -> Result<(), Unreadable> {
+        let applied = match EventKind::from_u16(event.kind) {
+            Some(EventKind::Trade) => self.trade(event.event_ns, Trade::decode(event.body)?),
+            Some(EventKind::Quote) => self.quote(event.event_ns, Quote::decode(event.body)?),
+            _ => return Err(Unreadable::new("a market topic has trades and quotes only")),
+        };
+        applied.map_err(|refusal| Unreadable::new(refusal.text))
     }
 }
 

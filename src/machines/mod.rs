@@ -4,7 +4,9 @@
 //! implement [`Machine`], and register its kind:
 //!
 //! ```
-//! use tickring::machines::{Command, Kind, Machine, Outcome, Refusal, Registry};
+//! use tickring::machines::{
+//!     Command, Durability, Kind, Machine, Outcome, Recorded, Refusal, Registry, Unreadable,
+//! };
 //! use tickring_protocol::{ErrorCode, EventKind, Policy};
 //!
 //! /// Counts; every command adds one and tells the new count.
@@ -25,10 +27,25 @@
 //!         out.extend_from_slice(&self.0.to_le_bytes());
 //!         Some(EventKind::Message as u16)
 //!     }
+//!
+//!     fn save(&self, out: &mut Vec<u8>) {
+//!         out.extend_from_slice(&self.0.to_le_bytes());
+//!     }
+//!
+//!     fn load(&mut self, state: &[u8]) -> Result<(), Unreadable> {
+//!         let bytes = state.try_into().map_err(|_| Unreadable::new("a count has 8 bytes"))?;
+//!         self.0 = u64::from_le_bytes(bytes);
+//!         Ok(())
+//!     }
+//!
+//!     fn replay(&mut self, event: &Recorded<'_>) -> Result<(), Unreadable> {
+//!         self.load(event.body)
+//!     }
 //! }
 //!
+//! let counter = Kind::new("counter", Policy::Resume, |_name| Box::<Counter>::default());
 //! let mut registry = Registry::standard();
-//! registry.register(Kind::new("counter", Policy::Resume, |_name| Box::<Counter>::default()));
+//! registry.register(counter.with_durability(Durability::Durable));
 //! ```
 
 mod market;
@@ -57,6 +74,71 @@ pub trait Machine: Send {
     /// [`EventKind`](tickring_protocol::EventKind) as a number, or one from 0x8000 on); `None`
     /// when there is no state but the events themselves.
     fn snapshot(&self, out: &mut Vec<u8>) -> Option<u16>;
+
+    /// Appends all of the state, for the journal: what [`Machine::load`] makes the same machine
+    /// of again. At most 16 MiB.
+    fn save(&self, out: &mut Vec<u8>);
+
+    /// Makes a new machine one with this state.
+    ///
+    /// # Errors
+    /// [`Unreadable`]: the server then does not start, rather than forget what it knew.
+    fn load(&mut self, state: &[u8]) -> Result<(), Unreadable>;
+
+    /// Brings the state from before an event of this machine to the one behind it.
+    ///
+    /// # Errors
+    /// As [`Machine::load`].
+    fn replay(&mut self, event: &Recorded<'_>) -> Result<(), Unreadable>;
+}
+
+/// An event as the journal holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded<'a> {
+    /// Its number in the topic.
+    pub seq: u64,
+    /// The layout of its body.
+    pub kind: u16,
+    /// The session whose command made it.
+    pub session: u128,
+    /// When it happened, in nanoseconds since 1970-01-01 UTC.
+    pub event_ns: u64,
+    /// When the node took it, in nanoseconds since 1970-01-01 UTC.
+    pub node_ns: u64,
+    /// Its content.
+    pub body: &'a [u8],
+}
+
+/// A state or an event of the journal that a machine cannot read: another version wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(Cow<'static, str>);
+
+impl Unreadable {
+    /// What is wrong, for people.
+    pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<BodyError> for Unreadable {
+    fn from(error: BodyError) -> Self {
+        Self(error.to_string().into())
+    }
+}
+
+/// What becomes of a topic's events when the server ends, by its kind. Without a journal every
+/// topic is kept in [memory](Self::Memory), and [durable](Self::Durable) kinds are refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// They are gone.
+    #[default]
+    Memory,
+    /// They go out at once and are journaled behind: a crash can lose the last moments, and the
+    /// topic's epoch then says so.
+    Volatile,
+    /// Nobody sees an event, or the answer to a command, before the journal has it on disk.
+    Durable,
 }
 
 /// What a machine is asked to do.
@@ -168,6 +250,7 @@ impl From<BodyError> for Refusal {
 pub struct Kind {
     name: &'static str,
     policy: Policy,
+    durability: Durability,
     create: Create,
 }
 
@@ -191,8 +274,21 @@ impl Kind {
         Self {
             name,
             policy,
+            durability: Durability::Memory,
             create: Box::new(create),
         }
+    }
+
+    /// The same kind with another durability than [`Durability::Memory`].
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// What becomes of its events when the server ends.
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// The kind's name.
@@ -216,6 +312,7 @@ impl std::fmt::Debug for Kind {
         f.debug_struct("Kind")
             .field("name", &self.name)
             .field("policy", &self.policy)
+            .field("durability", &self.durability)
             .finish()
     }
 }
@@ -232,13 +329,15 @@ impl Registry {
         Self::default()
     }
 
-    /// The kinds that tickring brings along: `stream`, `market`, and `node` for its own figures.
+    /// The kinds that tickring brings along: `stream` (in memory), `log` (durable), `market`
+    /// (volatile), and `node` for its own figures.
     pub fn standard() -> Self {
         let mut registry = Self::empty();
         registry.register(Kind::new("stream", Policy::Resume, |_| Box::new(Stream)));
-        registry.register(Kind::new("market", Policy::Conflate, |_| {
-            Box::<Market>::default()
-        }));
+        let log = Kind::new("log", Policy::Resume, |_| Box::new(Stream));
+        registry.register(log.with_durability(Durability::Durable));
+        let market = Kind::new("market", Policy::Conflate, |_| Box::<Market>::default());
+        registry.register(market.with_durability(Durability::Volatile));
         registry.register(Kind::new("node", Policy::Conflate, |_| {
             Box::new(NodeMachine)
         }));

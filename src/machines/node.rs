@@ -2,7 +2,7 @@
 
 use tickring_protocol::{ErrorCode, EventKind};
 
-use super::{Command, Machine, Outcome, Refusal};
+use super::{Command, Machine, Outcome, Recorded, Refusal, Unreadable};
 
 /// Hands the figures that a core reports about itself on as events; clients may only listen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,5 +22,15 @@ impl Machine for NodeMachine {
 
     fn snapshot(&self, _out: &mut Vec<u8>) -> Option<u16> {
         None
+    }
+
+    fn save(&self, _out: &mut Vec<u8>) {}
+
+    fn load(&mut self, _state: &[u8]) -> Result<(), Unreadable> {
+        Ok(())
+    }
+
+    fn replay(&mut self, _event: &Recorded<'_>) -> Result<(), Unreadable> {
+        Ok(())
     }
 }

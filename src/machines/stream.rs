@@ -1,8 +1,8 @@
-//! `stream/…`: plain sequenced publish and subscribe.
+//! `stream/…` and `log/…`: plain sequenced publish and subscribe, in memory and durable.
 
 use tickring_protocol::{ErrorCode, EventKind, PUBLISH, Publish};
 
-use super::{Command, Machine, Outcome, Refusal};
+use super::{Command, Machine, Outcome, Recorded, Refusal, Unreadable};
 
 /// Hands every published message on as an event. It has no state but its events, so newcomers
 /// get no snapshot.
@@ -14,14 +14,14 @@ impl Machine for Stream {
         if command.code != PUBLISH {
             return Err(Refusal::new(
                 ErrorCode::UnknownCommand,
-                "a stream topic knows one command: PUBLISH",
+                "stream and log topics know one command: PUBLISH",
             ));
         }
         let publish = Publish::decode(command.payload)?;
         if publish.kind != EventKind::Message as u16 {
             return Err(Refusal::new(
                 ErrorCode::BadCommand,
-                "a stream topic takes events of kind MESSAGE",
+                "stream and log topics take events of kind MESSAGE",
             ));
         }
         out.event(publish.kind, event_time(&publish, command), publish.body);
@@ -30,6 +30,16 @@ impl Machine for Stream {
 
     fn snapshot(&self, _out: &mut Vec<u8>) -> Option<u16> {
         None
+    }
+
+    fn save(&self, _out: &mut Vec<u8>) {}
+
+    fn load(&mut self, _state: &[u8]) -> Result<(), Unreadable> {
+        Ok(())
+    }
+
+    fn replay(&mut self, _event: &Recorded<'_>) -> Result<(), Unreadable> {
+        Ok(())
     }
 }
 

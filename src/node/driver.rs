@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{NodeError, Shared, wall_ns};
+use super::journal::Share;
+use super::{Link, NodeError, Shared, entropy, wall_ns};
 use crate::core::{Action, Core, CoreConfig, Deliveries, Now, Payload, ReceiveEnd, Requests};
+use crate::journal::Port;
 use crate::mailbox::{Doorbell, Receiver, Sender};
 use crate::ring::{Completion, Ring, RingConfig, Slot, Waker};
 
@@ -23,6 +25,8 @@ const TURN_PARCELS: usize = 4;
 const MAIL_RETRY: Duration = Duration::from_micros(200);
 /// How long to stop accepting when the table of descriptors is full.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
+/// How far a lane must have grown for a core to be told that has nothing of its own there.
+const LANE_NEWS_BYTES: u64 = 1 << 20;
 /// How often a stopping core looks how far the others have come.
 const STOP_POLL: Duration = Duration::from_millis(1);
 /// Time beyond the core's own timeouts that a stopping node gives its connections.
@@ -52,6 +56,23 @@ pub(super) struct Mail {
     pub(super) doorbells: Arc<[Doorbell]>,
 }
 
+/// A lane of the journal, and what the core knows of it.
+struct Lane {
+    port: Port,
+    ticket: u64,
+    position: u64,
+}
+
+impl Lane {
+    /// Whether it has something to tell the core: a ticket, or that it has grown by much.
+    fn has_news(&self) -> bool {
+        let status = self.port.status();
+        self.port.committed() != self.ticket
+            || status.committed() - self.position >= LANE_NEWS_BYTES
+            || status.is_failed()
+    }
+}
+
 /// How far stopping has come.
 struct Stop {
     /// When it goes on without those who have not come this far.
@@ -68,6 +89,7 @@ pub(super) struct Driver {
     core: Core,
     ring: Ring<Payload>,
     mail: Mail,
+    lanes: Vec<Lane>,
     shared: Arc<Shared>,
     busy_poll: bool,
     stop_grace: Duration,
@@ -103,6 +125,7 @@ impl Driver {
             core: Core::new(config, now),
             ring,
             mail,
+            lanes: Vec::new(),
             shared,
             busy_poll,
             clock,
@@ -113,12 +136,28 @@ impl Driver {
         })
     }
 
+    /// Takes over what an earlier run has left.
+    pub(super) fn adopt(&mut self, share: Share) -> Result<(), NodeError> {
+        for seed in share.seeds {
+            self.core.adopt(seed)?;
+        }
+        share.replies.iter().for_each(|r| self.core.remember(r));
+        Ok(())
+    }
+
     pub(super) fn waker(&self) -> Waker {
         self.ring.waker()
     }
 
     /// Makes turns until the node is told to stop and every core has let its connections go.
-    pub(super) fn run(&mut self, wakers: Arc<[Waker]>) -> io::Result<()> {
+    pub(super) fn run(&mut self, link: Link) -> io::Result<()> {
+        let wakers = link.wakers;
+        let lane = |port| Lane {
+            port,
+            ticket: 0,
+            position: 0,
+        };
+        self.lanes = link.ports.into_iter().map(lane).collect();
         // Should this thread panic, the others stop too, rather than serve half of the topics.
         let guard = StopOnPanic {
             shared: Arc::clone(&self.shared),
@@ -128,12 +167,14 @@ impl Driver {
             self.sleep()?;
             self.core.begin_turn(self.now());
             self.stop_if_told();
+            self.take_commits(&wakers);
             self.take_completions();
             self.take_mail();
             self.close_when_answered();
             self.core.end_turn();
             self.act();
             self.post_mail(&wakers);
+            self.post_journal();
             if self.is_stopped() {
                 self.ring.submit()?;
                 drop(guard);
@@ -167,13 +208,21 @@ impl Driver {
                     .iter()
                     .flatten()
                     .any(|m| !m.is_empty());
+            if self
+                .lanes
+                .iter()
+                .any(|lane| lane.has_news() && !lane.port.status().is_failed())
+            {
+                timeout = Some(Duration::ZERO);
+            }
             // Requests that are not taken in now have to wait, so they are no reason to spin.
             if waiting {
-                timeout = Some(if self.mail_left {
+                let soon = if self.mail_left || self.core.is_held_up() {
                     MAIL_RETRY
                 } else {
                     Duration::ZERO
-                });
+                };
+                timeout = Some(timeout.map_or(soon, |timeout| timeout.min(soon)));
             }
         }
         let result = self.ring.submit_and_wait(timeout);
@@ -231,7 +280,7 @@ impl Driver {
     /// Takes the steps of stopping at the end of a turn; whether the last one is done.
     fn is_stopped(&mut self) -> bool {
         let Some(stop) = &self.stop else { return false };
-        let posted = !self.mail_left && !self.core.has_mail();
+        let posted = !self.mail_left && !self.core.has_mail() && !self.core.awaits_journal();
         let reached = match stop.reached {
             0 => posted,
             1 => self.all_reached(Step::Quiet) && self.mail.is_empty() && posted,
@@ -311,6 +360,49 @@ impl Driver {
         }
         for slot in accepted.drain(..) {
             ring.recv(slot);
+        }
+    }
+
+    /// Tells the core what the journal has on disk. If a lane has failed, the node stops: it can
+    /// keep no promise any more.
+    fn take_commits(&mut self, wakers: &[Waker]) {
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            if !lane.has_news() {
+                continue;
+            }
+            let status = lane.port.status();
+            if status.is_failed() {
+                self.core.on_journal_failed();
+                if !self.shared.stop.swap(true, Ordering::AcqRel) {
+                    let why = status.failure().unwrap_or_default();
+                    tracing::error!(lane = number, why, "the journal failed; stopping");
+                    wakers.iter().for_each(Waker::wake);
+                }
+                continue;
+            }
+            // The position first: it is never behind the ticket that is read after it.
+            lane.position = status.committed();
+            lane.ticket = lane.port.committed();
+            self.core
+                .on_committed(number as u32, lane.ticket, lane.position);
+        }
+    }
+
+    /// Gives the journal's lanes this turn's records, as far as they have room.
+    fn post_journal(&mut self) {
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            if !self.core.has_journal(number as u32) {
+                continue;
+            }
+            if !lane.port.has_room() {
+                self.mail_left = true;
+                continue;
+            }
+            let empty = lane.port.buffer();
+            if let Some(batch) = self.core.take_journal(number as u32, empty) {
+                let sent = lane.port.send(batch);
+                debug_assert!(sent.is_ok(), "room was just found");
+            }
         }
     }
 
@@ -403,18 +495,4 @@ impl Drop for StopOnPanic {
             self.wakers.iter().for_each(Waker::wake);
         }
     }
-}
-
-/// Fresh randomness for a session's token.
-fn entropy() -> u128 {
-    let mut bytes = [0; 16];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok(count) => filled += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => panic!("the kernel gives no random bytes: {error}"),
-        }
-    }
-    u128::from_ne_bytes(bytes)
 }

@@ -1,20 +1,29 @@
 //! The node: one server process, a pinned thread with a ring of its own for each core.
 
 mod driver;
+mod journal;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::core::{CoreConfig, Deliveries, Limits, ParcelPool, Requests};
+use crate::core::{
+    CoreConfig, Deliveries, JournalConfig, Limits, ParcelPool, RecoveryError, Requests,
+};
+use crate::journal::{JournalError, Port};
 use crate::machines::Registry;
 use crate::mailbox::{Doorbell, Receiver, Sender, channel};
 use crate::ring::socket::{ListenOptions, listener};
 use crate::ring::{RingConfig, RingError, Techniques, Waker, machine};
 use driver::{Driver, Mail};
+use journal::{Opened, Share, Writers};
+
+#[cfg(feature = "database")]
+pub use journal::DatabaseSettings;
+pub use journal::{JournalSettings, LaneView};
 
 /// The most cores of a node.
 pub const MAX_CORES: usize = 128;
@@ -51,6 +60,9 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// The kinds of topics.
     pub registry: Arc<Registry>,
+    /// Where what must survive is kept; `None`: everything is in memory, and durable kinds of
+    /// topics are refused.
+    pub journal: Option<JournalSettings>,
     /// Which io_uring techniques may be used.
     pub ring: Techniques,
 }
@@ -68,6 +80,7 @@ impl Default for NodeConfig {
             send_buffer: None,
             limits: Limits::default(),
             registry: Arc::new(Registry::standard()),
+            journal: None,
             ring: Techniques::default(),
         }
     }
@@ -109,6 +122,24 @@ pub enum NodeError {
         /// Why.
         cause: std::io::Error,
     },
+    /// The journal cannot be opened or recovered.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// The journal's records make no topics.
+    #[error("{0}")]
+    Recovery(#[from] RecoveryError),
+    /// Another process uses the journal.
+    #[error(
+        "the journal in {} is in use by another tickring: stop that one, or choose another directory",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// The journal's disk failed while the node ran. Nothing that was acknowledged is lost.
+    #[error("{0}; what was acknowledged is safe")]
+    JournalFailed(String),
+    /// The database cannot be used.
+    #[error("{0}")]
+    Database(String),
     /// A core panicked, which is a fault of the server; the log has the message.
     #[error("core {0} panicked; this is a fault of the server, please report it with the log")]
     Panicked(usize),
@@ -131,6 +162,8 @@ pub struct Node {
     address: SocketAddr,
     stopper: Stopper,
     threads: Vec<JoinHandle<Result<(), NodeError>>>,
+    /// Dropped last, when the cores have given them all they had.
+    writers: Option<Writers>,
 }
 
 /// Stops a node from any thread.
@@ -154,60 +187,45 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`] tells what to change.
-    pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
+    pub fn start(mut config: NodeConfig) -> Result<Self, NodeError> {
         check(&config)?;
-        let mut limits = config.limits;
-        limits.max_connections = limits
+        config.limits.max_connections = config
+            .limits
             .max_connections
             .min(config.max_connections)
             .min(MAX_CONNECTIONS_OF_CORE);
-        let descriptors = descriptors(&mut limits);
+        let descriptors = descriptors(&mut config.limits);
+        // First of all, so that a server that cannot start does not bring the journal up to date.
         let (listeners, address) = listeners(&config)?;
+        let mut journal = match config.journal.take() {
+            None => None,
+            Some(settings) => {
+                let (registry, limits) = (&config.registry, &config.limits);
+                Some(Opened::open(settings, registry, limits, config.cores)?)
+            }
+        };
+        #[cfg(feature = "database")]
+        if let Some(journal) = &journal {
+            journal.check_database()?;
+        }
         let shared = Arc::new(Shared {
             max_connections: config.max_connections,
             ..Shared::default()
         });
-        let parcels = Arc::new(ParcelPool::default());
-        let epoch = (wall_ns() / 1_000).max(1); // microseconds: another value after each start
-        let processors = machine::allowed_processors().unwrap_or_default();
+        let bells = Bells::new(config.cores);
         let (ready_sender, ready) = mpsc::channel();
         let (mut threads, mut links) = (Vec::new(), Vec::new());
-        for (core, (listener, mail)) in listeners
-            .into_iter()
-            .zip(mailboxes(config.cores))
-            .enumerate()
-        {
-            let (link_sender, link) = mpsc::channel::<Arc<[Waker]>>();
+        let seats = seats(
+            &config,
+            descriptors,
+            listeners,
+            &mut journal,
+            &bells,
+            &shared,
+        );
+        for (core, (mut seat, link_sender)) in seats.into_iter().enumerate() {
             links.push(link_sender);
-            let core_config = CoreConfig {
-                core,
-                cores: config.cores,
-                epoch,
-                limits,
-                registry: Arc::clone(&config.registry),
-                parcels: Arc::clone(&parcels),
-                plant: None,
-            };
-            let ring = RingConfig {
-                descriptors,
-                techniques: config.ring,
-                ..RingConfig::default()
-            };
-            let processor = config
-                .pin
-                .then(|| processors.get(core % processors.len().max(1)).copied())
-                .flatten();
-            let seat = Seat {
-                core: core_config,
-                ring,
-                listener,
-                mail,
-                processor,
-                busy_poll: config.busy_poll,
-                shared: Arc::clone(&shared),
-                ready: ready_sender.clone(),
-                link,
-            };
+            seat.ready = Some(ready_sender.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("core-{core}"))
                 .spawn(move || seat.run())
@@ -222,15 +240,31 @@ impl Node {
         }
         let wakers: Option<Arc<[Waker]>> = wakers.into_iter().collect();
         let wakers = wakers.ok_or(NodeError::Panicked(0))?;
-        for link in links {
-            let _ = link.send(Arc::clone(&wakers)); // a thread that has died shows in `wait`
+        bells.set(&wakers);
+        let (writers, ports) = match journal {
+            Some(journal) => {
+                let (writers, ports) = journal.start(&bells)?;
+                (Some(writers), ports)
+            }
+            None => (None, (0..config.cores).map(|_| Vec::new()).collect()),
+        };
+        for (link, ports) in links.into_iter().zip(ports) {
+            let wakers = Arc::clone(&wakers);
+            let _ = link.send(Link { wakers, ports }); // a thread that has died shows in `wait`
         }
         tracing::info!(%address, cores = config.cores, "listening");
         Ok(Self {
             address,
             stopper: Stopper { shared, wakers },
             threads,
+            writers,
         })
+    }
+
+    /// The journal's lanes; empty without a journal.
+    pub fn lanes(&self) -> Arc<[LaneView]> {
+        let lanes = self.writers.as_ref().map(|writers| &writers.lanes);
+        lanes.map_or_else(Arc::default, Arc::clone)
     }
 
     /// Where it listens.
@@ -258,7 +292,9 @@ impl Node {
             let ended = thread.join().unwrap_or(Err(NodeError::Panicked(core)));
             result = result.and(ended);
         }
-        result
+        let written = self.writers.as_mut().map_or(Ok(()), Writers::stop);
+        // A failed journal is why the cores stopped.
+        written.and(result)
     }
 }
 
@@ -271,9 +307,48 @@ impl Drop for Node {
     }
 }
 
+/// How to wake the cores from threads that are none, such as the journal's: set once all of them
+/// run.
+#[derive(Clone)]
+struct Bells {
+    doorbells: Arc<[Doorbell]>,
+    wakers: Arc<OnceLock<Arc<[Waker]>>>,
+}
+
+impl Bells {
+    fn new(cores: usize) -> Self {
+        Self {
+            doorbells: (0..cores).map(|_| Doorbell::new()).collect(),
+            wakers: Arc::default(),
+        }
+    }
+
+    fn set(&self, wakers: &Arc<[Waker]>) {
+        let _ = self.wakers.set(Arc::clone(wakers)); // there is one start
+    }
+
+    /// Makes sure that a core looks at what there is for it.
+    fn ring(&self, core: usize) {
+        if self.doorbells[core].ring()
+            && let Some(wakers) = self.wakers.get()
+        {
+            wakers[core].wake();
+        }
+    }
+}
+
+/// What a core learns once all of them listen.
+struct Link {
+    /// How to wake the others.
+    wakers: Arc<[Waker]>,
+    /// Its ends of the journal's lanes.
+    ports: Vec<Port>,
+}
+
 /// What the thread of one core begins with.
 struct Seat {
     core: CoreConfig,
+    share: Share,
     ring: RingConfig,
     listener: TcpListener,
     mail: Mail,
@@ -281,41 +356,95 @@ struct Seat {
     busy_poll: bool,
     shared: Arc<Shared>,
     /// Where it says that it listens, or why it cannot.
-    ready: mpsc::Sender<(usize, Result<Waker, NodeError>)>,
-    /// Where it learns how to wake the others, once all listen.
-    link: mpsc::Receiver<Arc<[Waker]>>,
+    ready: Option<mpsc::Sender<(usize, Result<Waker, NodeError>)>>,
+    link: mpsc::Receiver<Link>,
+}
+
+/// A seat for each core, and where it hears from.
+fn seats(
+    config: &NodeConfig,
+    descriptors: u32,
+    listeners: Vec<TcpListener>,
+    journal: &mut Option<Opened>,
+    bells: &Bells,
+    shared: &Arc<Shared>,
+) -> Vec<(Seat, mpsc::Sender<Link>)> {
+    let parcels = Arc::new(ParcelPool::default());
+    let known = journal.as_ref().map_or(1, |journal| journal.next_epoch);
+    let epoch = (wall_ns() / 1_000).max(known); // microseconds: higher after each start
+    let processors = machine::allowed_processors().unwrap_or_default();
+    let mails = mailboxes(config.cores, &bells.doorbells);
+    let seat = |(core, (listener, mail))| {
+        let (sender, link) = mpsc::channel();
+        let share = journal
+            .as_mut()
+            .map(|j| std::mem::take(&mut j.shares[core]));
+        let seat = Seat {
+            core: CoreConfig {
+                core,
+                cores: config.cores,
+                epoch,
+                limits: config.limits,
+                registry: Arc::clone(&config.registry),
+                parcels: Arc::clone(&parcels),
+                journal: journal
+                    .as_ref()
+                    .map_or_else(JournalConfig::default, Opened::config),
+                plant: None,
+            },
+            share: share.unwrap_or_default(),
+            ring: RingConfig {
+                descriptors,
+                techniques: config.ring,
+                ..RingConfig::default()
+            },
+            listener,
+            mail,
+            processor: config
+                .pin
+                .then(|| processors.get(core % processors.len().max(1)).copied())
+                .flatten(),
+            busy_poll: config.busy_poll,
+            shared: Arc::clone(shared),
+            ready: None,
+            link,
+        };
+        (seat, sender)
+    };
+    listeners
+        .into_iter()
+        .zip(mails)
+        .enumerate()
+        .map(seat)
+        .collect()
 }
 
 impl Seat {
-    fn run(self) -> Result<(), NodeError> {
+    fn run(mut self) -> Result<(), NodeError> {
         let core = self.core.core;
+        let ready = self.ready.take().expect("the node has put it there");
         let (ring, busy_poll) = (&self.ring, self.busy_poll);
         let started = self
             .processor
             .map_or(Ok(()), machine::pin_thread)
             .map_err(|cause| NodeError::Thread { core, cause })
             .and_then(|()| {
-                Driver::new(
-                    self.core,
-                    ring,
-                    self.listener,
-                    self.mail,
-                    busy_poll,
-                    self.shared,
-                )
-            });
+                let (listener, shared) = (self.listener, self.shared);
+                Driver::new(self.core, ring, listener, self.mail, busy_poll, shared)
+            })
+            .and_then(|mut driver| driver.adopt(self.share).map(|()| driver));
         let mut driver = match started {
             Ok(driver) => driver,
             Err(error) => {
-                let _ = self.ready.send((core, Err(error))); // the node may have given up
+                let _ = ready.send((core, Err(error))); // the node may have given up
                 return Ok(());
             }
         };
-        let _ = self.ready.send((core, Ok(driver.waker()))); // as above
-        drop(self.ready);
+        let _ = ready.send((core, Ok(driver.waker()))); // as above
+        drop(ready);
         match self.link.recv() {
-            Ok(wakers) => driver
-                .run(wakers)
+            Ok(link) => driver
+                .run(link)
                 .map_err(|cause| NodeError::Core { core, cause }),
             Err(_) => Ok(()), // another core did not start
         }
@@ -424,7 +553,7 @@ fn descriptors(limits: &mut Limits) -> u32 {
 }
 
 /// For each core, its ends of the mailboxes to and from every other.
-fn mailboxes(cores: usize) -> Vec<Mail> {
+fn mailboxes(cores: usize, doorbells: &Arc<[Doorbell]>) -> Vec<Mail> {
     type Ends<T> = Vec<Vec<Option<T>>>;
     fn square<T: Send>(cores: usize) -> (Ends<Sender<T>>, Ends<Receiver<T>>) {
         let empty = || (0..cores).map(|_| None).collect::<Vec<_>>();
@@ -443,7 +572,6 @@ fn mailboxes(cores: usize) -> Vec<Mail> {
     }
     let (request_senders, request_receivers) = square::<Requests>(cores);
     let (delivery_senders, delivery_receivers) = square::<Deliveries>(cores);
-    let doorbells: Arc<[Doorbell]> = (0..cores).map(|_| Doorbell::new()).collect();
     request_senders
         .into_iter()
         .zip(request_receivers)
@@ -454,7 +582,7 @@ fn mailboxes(cores: usize) -> Vec<Mail> {
                 requests_in,
                 deliveries_out,
                 deliveries_in,
-                doorbells: Arc::clone(&doorbells),
+                doorbells: Arc::clone(doorbells),
             },
         )
         .collect()
@@ -465,4 +593,18 @@ fn wall_ns() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Fresh randomness: a session's token, or a journal's identity.
+fn entropy() -> u128 {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("the kernel gives no random bytes: {error}"),
+        }
+    }
+    u128::from_ne_bytes(bytes)
 }

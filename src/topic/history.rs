@@ -192,6 +192,11 @@ impl History {
         }
     }
 
+    /// The frames, oldest first, in runs: of a history whose pool is no longer of interest.
+    pub(crate) fn into_frames(self) -> impl Iterator<Item = Vec<u8>> {
+        self.chunks.into_iter().map(|chunk| chunk.frames)
+    }
+
     /// Oldest seq that can be replayed; `None` when there is none.
     pub(crate) fn first_seq(&self) -> Option<u64> {
         self.chunks.front().map(|c| c.first_seq)

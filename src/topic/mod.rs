@@ -3,20 +3,34 @@
 mod history;
 mod table;
 
-use tickring_protocol::{Event, Frame, Snapshot};
+use std::sync::Arc;
 
-use crate::machines::{Command, Machine, Outcome, Refusal};
+use tickring_protocol::{Event, Frame, Policy, Snapshot};
 
-pub(crate) use history::{ChunkPool, History, HistoryLimits};
+use crate::machines::{Command, Durability, Machine, Outcome, Refusal};
+
+pub(crate) use history::{ChunkPool, History, HistoryLimits, frame_len};
 pub(crate) use table::{Ids, Topics};
 
 /// A topic where its machine runs: the one place where its events get their seq.
 pub(crate) struct Topic {
     pub(crate) id: u32,
-    pub(crate) policy: tickring_protocol::Policy,
+    pub(crate) name: Arc<str>,
+    pub(crate) policy: Policy,
+    /// [`Durability::Memory`] for every topic of a node without a journal.
+    pub(crate) durability: Durability,
+    /// Which lane of the journal takes its records.
+    pub(crate) lane: u32,
+    /// Names the numbering of its events.
+    pub(crate) epoch: u64,
+    /// Whether its lane knows it by its id: what this run writes of it begins with its state.
+    pub(crate) bound: bool,
     machine: Box<dyn Machine>,
-    /// Newest seq; 0: no event yet.
-    pub(crate) seq: u64,
+    snapshots: bool,
+    /// Newest seq that was given to an event; 0: no event yet.
+    seq: u64,
+    /// Newest seq that may be seen: behind `seq` while events of a durable topic are not on disk.
+    pub(crate) released: u64,
     last_event_ns: u64,
     last_node_ns: u64,
     pub(crate) history: History,
@@ -24,22 +38,98 @@ pub(crate) struct Topic {
     interest: Box<[u32]>,
 }
 
-impl Topic {
-    pub(crate) fn new(
-        id: u32,
-        policy: tickring_protocol::Policy,
-        machine: Box<dyn Machine>,
-    ) -> Self {
+/// What of a topic outlives a run of the node.
+pub(crate) struct Past {
+    pub(crate) machine: Box<dyn Machine>,
+    pub(crate) seq: u64,
+    pub(crate) last_event_ns: u64,
+    pub(crate) last_node_ns: u64,
+}
+
+/// What a topic is, apart from what has happened in it.
+pub(crate) struct Identity {
+    pub(crate) id: u32,
+    pub(crate) name: Arc<str>,
+    pub(crate) policy: Policy,
+    pub(crate) durability: Durability,
+    pub(crate) lane: u32,
+    pub(crate) epoch: u64,
+}
+
+impl Past {
+    /// Nothing yet.
+    pub(crate) fn none(machine: Box<dyn Machine>) -> Self {
         Self {
-            id,
-            policy,
             machine,
             seq: 0,
             last_event_ns: 0,
             last_node_ns: 0,
+        }
+    }
+}
+
+impl Topic {
+    pub(crate) fn new(identity: Identity, past: Past) -> Self {
+        let Identity {
+            id,
+            name,
+            policy,
+            durability,
+            lane,
+            epoch,
+        } = identity;
+        Self {
+            id,
+            name,
+            policy,
+            durability,
+            lane,
+            epoch,
+            bound: false,
+            snapshots: past.machine.snapshot(&mut Vec::new()).is_some(),
+            machine: past.machine,
+            seq: past.seq,
+            released: past.seq,
+            last_event_ns: past.last_event_ns,
+            last_node_ns: past.last_node_ns,
             history: History::default(),
             interest: Box::default(),
         }
+    }
+
+    /// Newest seq that was given to an event; 0: no event yet.
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Whether the journal takes its records.
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.durability != Durability::Memory
+    }
+
+    /// Whether nobody may see its events before the journal has them on disk.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durability == Durability::Durable
+    }
+
+    /// Whether newcomers get a state.
+    pub(crate) fn has_snapshots(&self) -> bool {
+        self.snapshots
+    }
+
+    /// Whether all its events may be seen.
+    pub(crate) fn is_released(&self) -> bool {
+        self.released == self.seq
+    }
+
+    /// When its newest event was taken, in nanoseconds since 1970-01-01 UTC.
+    pub(crate) fn last_node_ns(&self) -> u64 {
+        self.last_node_ns
+    }
+
+    /// Appends all of the machine's state, for the journal.
+    pub(crate) fn save(&self, out: &mut Vec<u8>) {
+        self.machine.save(out);
     }
 
     /// Runs the machine. Its events are in `out`, not yet sequenced; see [`Topic::sequence`].
@@ -52,7 +142,8 @@ impl Topic {
         self.machine.apply(command, out)
     }
 
-    /// Gives the next event its seq and appends its frame to `out`.
+    /// Gives the next event its seq and appends its frame to `out`. Whoever calls it releases the
+    /// event, now or once it is on disk.
     pub(crate) fn sequence(
         &mut self,
         (kind, event_ns, body): (u16, u64, &[u8]),
@@ -72,7 +163,7 @@ impl Topic {
         .encode(out);
     }
 
-    /// Appends a SNAPSHOT frame as of now; nothing when there is no state or no event yet.
+    /// Appends a SNAPSHOT frame as of now, events that may not be seen yet included; nothing when there is no state or no event yet.
     /// `scratch` is any vector, cleared before use.
     pub(crate) fn snapshot(&self, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
         scratch.clear();

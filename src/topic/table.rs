@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tickring_protocol::{ErrorCode, TopicName};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Topic;
-use crate::machines::{Refusal, Registry};
+use super::{Identity, Past, Topic};
+use crate::journal::lane_of;
+use crate::machines::{Durability, Kind, Refusal, Registry};
 
 /// How topics and their ids are spread over the cores.
 ///
@@ -52,17 +53,29 @@ pub(crate) struct Topics {
     ids: Ids,
     limit: usize,
     registry: Arc<Registry>,
+    /// The journal's lanes; 0: there is no journal.
+    lanes: u32,
+    /// The epoch of topics that begin in this run of the node.
+    epoch: u64,
     list: Vec<Topic>,
-    by_name: BTreeMap<Box<str>, usize>,
+    by_name: BTreeMap<Arc<str>, usize>,
 }
 
 impl Topics {
-    pub(crate) fn new(core: usize, ids: Ids, limit: usize, registry: Arc<Registry>) -> Self {
+    pub(crate) fn new(
+        (core, ids): (usize, Ids),
+        limit: usize,
+        registry: Arc<Registry>,
+        lanes: u32,
+        epoch: u64,
+    ) -> Self {
         Self {
             core,
             ids,
             limit,
             registry,
+            lanes,
+            epoch,
             list: Vec::new(),
             by_name: BTreeMap::new(),
         }
@@ -92,29 +105,67 @@ impl Topics {
             return Ok(index);
         }
         let name = TopicName::new(name).map_err(|e| Refusal::new(e.code(), e.to_string()))?;
-        let kind = self.registry.get(name.kind()).ok_or_else(|| {
+        let registry = Arc::clone(&self.registry);
+        let kind = registry.get(name.kind());
+        let kind = kind.ok_or_else(|| unknown_kind(name.kind()))?;
+        if kind.durability() == Durability::Durable && self.lanes == 0 {
+            return Err(Refusal::new(
+                ErrorCode::NoJournal,
+                "topics of this kind are durable, and this server keeps no journal; start it with --data",
+            ));
+        }
+        let identity = self.identify(name.as_str(), kind, self.epoch)?;
+        Ok(self.add(identity, Past::none(kind.create(name.name()))))
+    }
+
+    /// Takes a topic over from an earlier run of the node. A durable one goes on in its `epoch`.
+    pub(crate) fn adopt(&mut self, name: &str, epoch: u64, past: Past) -> Result<usize, Refusal> {
+        let name = TopicName::new(name).map_err(|e| Refusal::new(e.code(), e.to_string()))?;
+        let registry = Arc::clone(&self.registry);
+        let kind = registry.get(name.kind());
+        let kind = kind.ok_or_else(|| unknown_kind(name.kind()))?;
+        let epoch = match kind.durability() {
+            Durability::Durable => epoch,
+            // What the journal did not get may have been seen, so its numbers mean another event.
+            Durability::Volatile | Durability::Memory => self.epoch,
+        };
+        let identity = self.identify(name.as_str(), kind, epoch)?;
+        Ok(self.add(identity, past))
+    }
+
+    fn identify(&self, name: &str, kind: &Kind, epoch: u64) -> Result<Identity, Refusal> {
+        let index = self.list.len();
+        let id = self.ids.id(self.core, index).filter(|_| index < self.limit);
+        let id = id.ok_or_else(|| {
             Refusal::new(
-                ErrorCode::UnknownKind,
-                format!(
-                    "no machine is registered for topics of kind {}",
-                    name.kind()
-                ),
+                ErrorCode::TopicLimit,
+                "the server holds as many topics as max_topics allows",
             )
         })?;
-        let index = self.list.len();
-        let id = self
-            .ids
-            .id(self.core, index)
-            .filter(|_| index < self.limit)
-            .ok_or_else(|| {
-                Refusal::new(
-                    ErrorCode::TopicLimit,
-                    "the server holds as many topics as max_topics allows",
-                )
-            })?;
-        let machine = kind.create(name.name());
-        self.list.push(Topic::new(id, kind.policy(), machine));
-        self.by_name.insert(name.as_str().into(), index);
-        Ok(index)
+        Ok(Identity {
+            id,
+            name: name.into(),
+            policy: kind.policy(),
+            durability: match self.lanes {
+                0 => Durability::Memory,
+                _ => kind.durability(),
+            },
+            lane: lane_of(name, self.lanes),
+            epoch,
+        })
     }
+
+    fn add(&mut self, identity: Identity, past: Past) -> usize {
+        let index = self.list.len();
+        self.by_name.insert(Arc::clone(&identity.name), index);
+        self.list.push(Topic::new(identity, past));
+        index
+    }
+}
+
+fn unknown_kind(kind: &str) -> Refusal {
+    Refusal::new(
+        ErrorCode::UnknownKind,
+        format!("no machine is registered for topics of kind {kind}"),
+    )
 }

@@ -86,6 +86,12 @@ impl Port {
         Ok(ticket)
     }
 
+    /// Whether [`Port::send`] has room for a batch.
+    #[must_use]
+    pub fn has_room(&mut self) -> bool {
+        self.batches.free() > 0
+    }
+
     /// The newest ticket that is on disk, and with it all before; 0: none yet. A core that is about
     /// to sleep looks at it after arming its doorbell, as at a mailbox: it is a number and no
     /// letter, so that a slow core can never hold up the lane.
@@ -127,6 +133,11 @@ impl PortEnd {
     pub(super) fn give_back(&mut self, mut batch: Vec<u8>) {
         batch.clear();
         let _ = self.spares.try_send(batch);
+    }
+
+    /// Wakes the core, so that it looks at the lane.
+    pub(super) fn wake(&self) {
+        (self.wake)();
     }
 
     pub(super) fn stop_releasing(&mut self) {

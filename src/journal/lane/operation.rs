@@ -1,5 +1,6 @@
 //! What goes into a lane and what it asks for.
 
+use std::collections::HashSet;
 use std::io;
 
 use crate::journal::error::advice;
@@ -18,6 +19,9 @@ pub struct LaneStart {
     pub position: u64,
     /// The segments on disk, oldest first.
     pub segments: Vec<SegmentInfo>,
+    /// The topics that have records in them: all of those are needed until this run has written
+    /// their states.
+    pub topics: HashSet<Box<str>>,
 }
 
 /// Why a batch was not taken.

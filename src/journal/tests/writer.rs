@@ -18,6 +18,7 @@ fn spawn(dir: &TempDir, limits: Limits, wakes: Vec<Wake>) -> (Writer, Vec<Port>)
         dir: dir.path().into(),
         start,
         limits,
+        keep_states: false,
     };
     Writer::spawn(config, wakes, None).unwrap()
 }
@@ -234,6 +235,7 @@ fn a_wrong_limit_or_a_missing_directory_is_refused_at_the_start() {
         dir: path.into(),
         start: start.clone(),
         limits,
+        keep_states: false,
     };
     let wrong = Limits {
         journal_bytes: 1,
@@ -262,6 +264,7 @@ fn a_companion_runs_beside_the_lane_and_sees_it_grow() {
         dir: dir.path().into(),
         start,
         limits: small(),
+        keep_states: false,
     };
     let seen = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&seen);

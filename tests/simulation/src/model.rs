@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tickring::machines::{
-    Command, Kind, Machine, Market, NodeMachine, Outcome, Refusal, Registry, Stream,
+    self, Command, Kind, Machine, Market, NodeMachine, Outcome, Refusal, Registry, Stream,
+    Unreadable,
 };
 use tickring_protocol::{ErrorCode, Policy};
 use xxhash_rust::xxh3::xxh3_64;
@@ -202,6 +203,18 @@ impl Machine for Recorded {
     fn snapshot(&self, out: &mut Vec<u8>) -> Option<u16> {
         self.machine.snapshot(out)
     }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        self.machine.save(out);
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), Unreadable> {
+        self.machine.load(state)
+    }
+
+    fn replay(&mut self, event: &machines::Recorded<'_>) -> Result<(), Unreadable> {
+        self.machine.replay(event)
+    }
 }
 
 /// A machine of an embedder: makes 0 to 3 events a command, and its state is how many there were
@@ -246,6 +259,23 @@ impl Machine for Tally {
         out.extend_from_slice(&self.count.to_le_bytes());
         out.extend_from_slice(&self.hash.to_le_bytes());
         Some(TALLY_KIND)
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        self.snapshot(out);
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), Unreadable> {
+        let half = |at: usize| Some(u64::from_le_bytes(*state.get(at..)?.first_chunk()?));
+        let halves = half(0).zip(half(8));
+        (self.count, self.hash) = halves.ok_or_else(|| Unreadable::new("a tally has 16 bytes"))?;
+        Ok(())
+    }
+
+    fn replay(&mut self, event: &machines::Recorded<'_>) -> Result<(), Unreadable> {
+        self.count += 1;
+        self.hash = fold(self.hash, event.body);
+        Ok(())
     }
 }
 

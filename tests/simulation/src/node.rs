@@ -6,7 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use tickring::core::{
-    Action, Core, CoreConfig, Deliveries, Now, ParcelPool, Plant, ReceiveEnd, Requests,
+    Action, Core, CoreConfig, Deliveries, JournalConfig, Now, ParcelPool, Plant, ReceiveEnd,
+    Requests,
 };
 
 use crate::coverage::Coverage;
@@ -76,6 +77,7 @@ impl Node {
                         limits: plan.limits,
                         registry: Arc::clone(&registry),
                         parcels: Arc::clone(&parcels),
+                        journal: JournalConfig::default(),
                         plant,
                     },
                     now(0),
