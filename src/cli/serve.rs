@@ -18,7 +18,7 @@ use crate::config::{Config, Sources};
 /// `TICKRING_MAX_TOPICS`, `--max-topics`. Sizes are written as 65536, 64KiB, 16MiB or 1GiB;
 /// times as 500ms, 5s, 2m or 1h.
 ///
-/// Once ready it prints one line, such as "listening on 127.0.0.1:7400 (2 cores)". On the first
+/// Once ready it prints one line, such as "listening on 127.0.0.1:7400 (2 cores, journal in /var/lib/tickring)". On the first
 /// signal it says GOODBYE to all clients, finishes what it has accepted and exits with 0; on a
 /// second it exits at once with 130.
 #[derive(Debug, Args)]

@@ -150,8 +150,9 @@ impl Server {
         rest.read_line(&mut line).expect("stdout can be read");
         let address = line
             .strip_prefix("listening on ")
-            .and_then(|rest| rest.strip_suffix(" (2 cores)\n"))
+            .and_then(|rest| rest.split_once(" (2 cores, "))
             .unwrap_or_else(|| panic!("the first line is {line:?}"))
+            .0
             .to_owned();
         address.parse::<SocketAddr>().expect("an address");
         Self {
