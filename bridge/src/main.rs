@@ -1,0 +1,25 @@
+//! `tickring-bridge`: tickring for browsers.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Carry tickring to browsers over WebSockets, and serve the market page.
+#[derive(Debug, Parser)]
+#[command(name = "tickring-bridge", version)]
+struct Cli {
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let cli = Cli::parse();
+    let listener = tokio::net::TcpListener::bind(cli.listen).await?;
+    axum::serve(listener, tickring_bridge::routes()).await
+}
