@@ -60,7 +60,7 @@ pub use batch::{Payload, Segment};
 pub use journal::JournalConfig;
 pub use limits::Limits;
 pub use mail::{Deliveries, ParcelPool, Requests};
-pub use recovery::{LaneState, RecoveryError, Seed, SeedReply};
+pub use recovery::{Heritage, LaneState, RecoveryError, Share};
 pub use report::Held;
 
 /// The time, as the driver reads it once a turn.

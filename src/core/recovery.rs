@@ -2,9 +2,8 @@
 //! records.
 //!
 //! Each lane is folded on a thread of its own into a [`LaneState`]; a topic is in one lane, so
-//! nothing has to be merged. [`LaneState::finish`] gives [`Seed`]s, and each core adopts those of
-//! the topics that it owns ([`Core::adopt`], [`Core::remember`]), however many cores there were
-//! before.
+//! nothing has to be merged. [`Heritage`] deals them out, and each core inherits the topics
+//! that it owns ([`Core::inherit`]), however many cores there were before.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use tickring_protocol::{Event, Frame, TopicName};
 use super::subscribe::events;
 use super::{Core, Limits};
 use crate::journal::record::{self, Record};
-use crate::journal::{Entry, ReplyLimits, ReplyWindow};
+use crate::journal::{Entry, Recovered, ReplyLimits, ReplyWindow};
 use crate::machines::{Durability, Machine, Recorded, Registry, Unreadable};
 use crate::topic::{ChunkPool, History, HistoryLimits, Ids, Past, frame_len};
 
@@ -103,7 +102,7 @@ struct Kept {
 }
 
 /// A topic to be taken over.
-pub struct Seed {
+struct Seed {
     name: Box<str>,
     epoch: u64,
     past: Past,
@@ -112,7 +111,7 @@ pub struct Seed {
 
 /// An answer to be taken over: with its topic's name, whose owner remembers it.
 #[derive(Debug)]
-pub struct SeedReply {
+struct SeedReply {
     name: Arc<str>,
     session: u128,
     request_id: u64,
@@ -143,7 +142,7 @@ impl LaneState {
         }
     }
 
-    /// Takes the lane's next record. After an error it takes no more; [`LaneState::finish`] tells.
+    /// Takes the lane's next record. After an error it takes no more; [`Heritage::add`] tells.
     pub fn take(&mut self, entry: &Entry<'_>) {
         if self.error.is_some() {
             return;
@@ -302,7 +301,7 @@ impl LaneState {
     ///
     /// # Errors
     /// [`RecoveryError`] tells what to do.
-    pub fn finish(self) -> Result<(Vec<Seed>, Vec<SeedReply>), RecoveryError> {
+    fn finish(self) -> Result<(Vec<Seed>, Vec<SeedReply>), RecoveryError> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -344,18 +343,8 @@ fn saved(machine: &dyn Machine) -> Vec<u8> {
 }
 
 impl Seed {
-    /// The topic's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The topic's newest seq.
-    pub fn seq(&self) -> u64 {
-        self.past.seq
-    }
-
     /// Which of `cores` cores owns the topic.
-    pub fn owner(&self, cores: usize) -> usize {
+    fn owner(&self, cores: usize) -> usize {
         Ids { cores }.owner_of_name(&self.name)
     }
 }
@@ -372,23 +361,90 @@ impl std::fmt::Debug for Seed {
 
 impl SeedReply {
     /// Which of `cores` cores owns the topic of the command.
-    pub fn owner(&self, cores: usize) -> usize {
+    fn owner(&self, cores: usize) -> usize {
         Ids { cores }.owner_of_name(&self.name)
     }
+}
 
-    /// When it was given, in nanoseconds since 1970-01-01 UTC.
-    pub fn node_ns(&self) -> u64 {
-        self.node_ns
+/// What one core takes over from an earlier run.
+#[derive(Debug, Default)]
+pub struct Share {
+    seeds: Vec<Seed>,
+    replies: Vec<SeedReply>,
+}
+
+/// What an earlier run of the node has left to the cores of a new one.
+#[derive(Debug)]
+pub struct Heritage {
+    shares: Vec<Share>,
+    next_epoch: u64,
+    topics: usize,
+}
+
+impl Heritage {
+    /// Nothing yet, for a node of `cores` cores.
+    pub fn new(cores: usize) -> Self {
+        Self {
+            shares: (0..cores).map(|_| Share::default()).collect(),
+            next_epoch: 1,
+            topics: 0,
+        }
+    }
+
+    /// Adds a lane and what its records were folded into.
+    ///
+    /// # Errors
+    /// [`RecoveryError`] tells what to do.
+    pub fn add(&mut self, lane: &Recovered, state: LaneState) -> Result<(), RecoveryError> {
+        let cores = self.shares.len();
+        let epochs = lane.topics.iter().map(|topic| topic.epoch + 1);
+        self.next_epoch = epochs.max().unwrap_or(1).max(self.next_epoch);
+        let (seeds, replies) = state.finish()?;
+        self.topics += seeds.len();
+        for seed in seeds {
+            self.shares[seed.owner(cores)].seeds.push(seed);
+        }
+        for reply in replies {
+            self.shares[reply.owner(cores)].replies.push(reply);
+        }
+        Ok(())
+    }
+
+    /// An epoch above every one that was found.
+    pub fn next_epoch(&self) -> u64 {
+        self.next_epoch
+    }
+
+    /// How many topics were found.
+    pub fn topics(&self) -> usize {
+        self.topics
+    }
+
+    /// What each core takes over, once all lanes were added.
+    pub fn into_shares(mut self) -> Vec<Share> {
+        for share in &mut self.shares {
+            // Lanes are folded one by one, but a session's commands were answered in one order.
+            share.replies.sort_by_key(|reply| reply.node_ns);
+        }
+        self.shares
     }
 }
 
 impl Core {
-    /// Takes a topic over from an earlier run. To be called before the first turn, on the core
-    /// that [`Seed::owner`] names.
+    /// Takes over what an earlier run has left. To be called before the first turn.
     ///
     /// # Errors
     /// [`RecoveryError::Refused`]
-    pub fn adopt(&mut self, seed: Seed) -> Result<(), RecoveryError> {
+    pub fn inherit(&mut self, share: Share) -> Result<(), RecoveryError> {
+        for seed in share.seeds {
+            self.adopt(seed)?;
+        }
+        share.replies.iter().for_each(|reply| self.remember(reply));
+        Ok(())
+    }
+
+    /// Takes a topic over from an earlier run.
+    fn adopt(&mut self, seed: Seed) -> Result<(), RecoveryError> {
         let adopted = self.topics.adopt(&seed.name, seed.epoch, seed.past);
         let index = adopted.map_err(|refusal| RecoveryError::Refused {
             topic: seed.name.clone(),
@@ -414,9 +470,8 @@ impl Core {
         Ok(())
     }
 
-    /// Takes an answer over from an earlier run, the oldest first. To be called before the first
-    /// turn, on the core that [`SeedReply::owner`] names.
-    pub fn remember(&mut self, reply: &SeedReply) {
+    /// Takes an answer over from an earlier run, the oldest first.
+    fn remember(&mut self, reply: &SeedReply) {
         self.journal.replies.keep(&record::Reply {
             topic: 0,
             code: reply.code,

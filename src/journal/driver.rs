@@ -1,6 +1,7 @@
 //! A lane's thread: drives [`Lane`] with file I/O by completion, on a tokio-uring runtime that the
 //! lane's projection shares.
 
+mod desk;
 mod files;
 mod port;
 
@@ -14,11 +15,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{AppendError, JournalError, Lane, LaneStart, Limits, Outcome};
-use crate::mailbox;
+use super::{JournalError, LaneStart, Limits, Outcome};
 use files::Files;
-use port::{Letter, PortEnd};
 
+pub use desk::Desk;
 pub use port::{Port, Refused, Status, port_capacity};
 
 /// A task that runs on the writer's runtime beside the lane, such as the projection. It should end
@@ -64,13 +64,8 @@ impl Writer {
     ) -> Result<(Self, Vec<Port>), JournalError> {
         config.limits.check()?;
         let dir = config.dir.clone();
-        let status = Arc::new(Status::new(config.start.position, wakes.len()));
-        let (mut ports, mut ends) = (Vec::new(), Vec::new());
-        for (index, wake) in wakes.into_iter().enumerate() {
-            let (port, end) = port::port(index, Arc::clone(&status), wake);
-            ports.push(port);
-            ends.push(end);
-        }
+        let (desk, ports) = Desk::open(&config, port_capacity(), wakes);
+        let status = Arc::clone(desk.status());
         let (started, outcome) = mpsc::channel();
         let thread_status = Arc::clone(&status);
         let thread = std::thread::Builder::new()
@@ -78,7 +73,7 @@ impl Writer {
             .spawn(move || {
                 // Should this thread panic, the cores learn that nothing is released any more.
                 let _guard = FailOnPanic(Arc::clone(&thread_status));
-                run_thread(config, ends, thread_status, companion, &started);
+                run_thread(config.dir, desk, thread_status, companion, &started);
             })
             .map_err(JournalError::io("start the journal's thread of", &dir))?;
         let writer = Self {
@@ -142,14 +137,14 @@ impl Drop for FailOnPanic {
 }
 
 fn run_thread(
-    config: WriterConfig,
-    ports: Vec<PortEnd>,
+    dir: PathBuf,
+    desk: Desk,
     status: Arc<Status>,
     companion: Option<Companion>,
     started: &mpsc::Sender<Result<(), JournalError>>,
 ) {
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
-        .map_err(JournalError::io("start io_uring for", &config.dir));
+        .map_err(JournalError::io("start io_uring for", &dir));
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -158,7 +153,7 @@ fn run_thread(
         }
     };
     runtime.block_on(async move {
-        let files = match Files::open(config.dir).await {
+        let files = match Files::open(dir).await {
             Ok(files) => files,
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -167,14 +162,8 @@ fn run_thread(
         };
         let _ = started.send(Ok(()));
         let companion = companion.map(|run| tokio_uring::spawn(run(Arc::clone(&status))));
-        let lane = Lane::new(config.start, config.limits, ports.len());
         let mut driver = Driver {
-            needed: config.keep_states.then(|| lane.needed()),
-            looked_at: lane.committed(),
-            look_every: config.limits.segment_bytes / 16,
-            segments: lane.segments(),
-            lane,
-            ports,
+            desk,
             files: Rc::new(files),
             finished: Rc::default(),
             clock: Instant::now(),
@@ -190,14 +179,7 @@ fn run_thread(
 }
 
 struct Driver {
-    lane: Lane,
-    /// As [`Lane::needed`] was when the lane was at `looked_at`; looked at anew each `look_every`
-    /// bytes, because it costs a look at every topic. `None`: states are of no interest.
-    needed: Option<u64>,
-    looked_at: u64,
-    look_every: u64,
-    segments: usize,
-    ports: Vec<PortEnd>,
+    desk: Desk,
     files: Rc<Files>,
     finished: Rc<RefCell<Vec<(u64, Outcome)>>>,
     clock: Instant,
@@ -208,99 +190,30 @@ impl Driver {
     /// Turns until it is told to stop and all is on disk.
     async fn run(&mut self) {
         loop {
-            let stopping = self.status.is_stopping();
-            if stopping {
-                self.lane.flush();
-            }
             self.finish();
-            let (position, older_than_ns) = self.status.retained();
-            let needed = self.needed().unwrap_or(u64::MAX);
-            self.lane.retain(position.min(needed), older_than_ns);
-            let all_taken = self.take_mail();
-            let now_ns = self.now_ns();
-            while let Some(operation) = self.lane.poll_operation(now_ns) {
+            let now_ns = self.clock.elapsed().as_nanos() as u64;
+            self.desk.begin_turn(now_ns);
+            while let Some(operation) = self.desk.poll_operation(now_ns) {
                 self.start(operation);
             }
-            self.status.publish(&self.lane);
-            // A core without anything to write still has states that hold old segments.
-            if self.segments != self.lane.segments() && self.lane.segments() > 1 {
-                self.segments = self.lane.segments();
-                self.ports.iter().for_each(PortEnd::wake);
-            }
-            if stopping && all_taken && self.lane.is_idle() {
+            if self.desk.end_turn() {
                 return;
             }
             self.sleep(now_ns).await;
         }
     }
 
-    fn needed(&mut self) -> Option<u64> {
-        let committed = self.lane.committed();
-        if self.needed.is_some() && committed - self.looked_at >= self.look_every {
-            self.needed = Some(self.lane.needed());
-            self.looked_at = committed;
-        }
-        self.needed
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.clock.elapsed().as_nanos() as u64
-    }
-
-    /// Tells the lane of the operations that are over, and the cores of what that released.
+    /// Tells the lane of the operations that are over.
     fn finish(&mut self) {
         let mut finished = self.finished.take();
         for (id, outcome) in finished.drain(..) {
-            let released = self.lane.on_done(id, outcome);
-            if released.committed {
-                for (source, port) in self.ports.iter().enumerate() {
-                    port.release(self.lane.released(source));
-                }
-            }
+            self.desk.on_done(id, outcome);
         }
         // The vector goes back, so that a steady state allocates nothing here.
         let mut place = self.finished.borrow_mut();
         if place.is_empty() {
             *place = finished;
         }
-    }
-
-    /// Hands batches to the lane until it has enough. Returns whether none is left that could ever
-    /// be taken.
-    fn take_mail(&mut self) -> bool {
-        let now_ns = self.now_ns();
-        let (mut all, mut full) = (true, false);
-        'ports: for (source, port) in self.ports.iter_mut().enumerate() {
-            while let Some(letter) = port.take() {
-                match self
-                    .lane
-                    .append(source, letter.ticket, &letter.batch, now_ns)
-                {
-                    Ok(()) => port.give_back(letter.batch),
-                    Err(AppendError::Busy) => {
-                        port.hold(letter);
-                        all = false;
-                        break 'ports;
-                    }
-                    // Goes on when old segments are removed; the core sees `is_full`, and its
-                    // mailbox fills. While stopping it is given up: it was never acknowledged.
-                    Err(AppendError::Full) => {
-                        port.hold(letter);
-                        full = true;
-                        break;
-                    }
-                    // Dropped without being released, which is all that can be done.
-                    Err(AppendError::Failed) => {}
-                    Err(error) => self.status.fail(error.to_string()),
-                }
-                if self.status.is_failed() {
-                    // Nothing behind a batch that was dropped may be released.
-                    port.stop_releasing();
-                }
-            }
-        }
-        self.status.set_full(full);
-        all
     }
 
     fn start(&self, operation: super::Operation) {
@@ -316,7 +229,7 @@ impl Driver {
     /// Sleeps until mail comes, an operation is over, or a write is due.
     async fn sleep(&self, now_ns: u64) {
         let rung = self.status.rung();
-        match self.lane.deadline() {
+        match self.desk.deadline() {
             Some(at) => {
                 let wait = Duration::from_nanos(at.saturating_sub(now_ns));
                 let _ = tokio::time::timeout(wait, rung).await;
@@ -325,6 +238,3 @@ impl Driver {
         }
     }
 }
-
-/// The mailbox of a port.
-type Mail = mailbox::Receiver<Letter>;

@@ -82,6 +82,9 @@
 //! one core, a reader 11 to 20 million.
 
 mod catalog;
+#[cfg(any(test, feature = "simulation"))]
+#[doc(hidden)]
+pub mod disk;
 mod driver;
 mod error;
 mod inspect;
@@ -104,7 +107,9 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use catalog::{Catalog, Place};
-pub use driver::{Companion, Port, Refused, Status, Wake, Writer, WriterConfig, port_capacity};
+pub use driver::{
+    Companion, Desk, Port, Refused, Status, Wake, Writer, WriterConfig, port_capacity,
+};
 pub use error::JournalError;
 pub use inspect::{LaneReport, SegmentReport, SeqBreak, dump, verify};
 pub use lane::{

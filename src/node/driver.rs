@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::journal::Share;
 use super::{Link, NodeError, Shared, entropy, wall_ns};
-use crate::core::{Action, Core, CoreConfig, Deliveries, Now, Payload, ReceiveEnd, Requests};
+use crate::core::{
+    Action, Core, CoreConfig, Deliveries, Now, Payload, ReceiveEnd, Requests, Share,
+};
 use crate::journal::Port;
 use crate::mailbox::{Doorbell, Receiver, Sender};
 use crate::ring::{Completion, Ring, RingConfig, Slot, Waker};
@@ -137,12 +138,8 @@ impl Driver {
     }
 
     /// Takes over what an earlier run has left.
-    pub(super) fn adopt(&mut self, share: Share) -> Result<(), NodeError> {
-        for seed in share.seeds {
-            self.core.adopt(seed)?;
-        }
-        share.replies.iter().for_each(|r| self.core.remember(r));
-        Ok(())
+    pub(super) fn inherit(&mut self, share: Share) -> Result<(), NodeError> {
+        Ok(self.core.inherit(share)?)
     }
 
     pub(super) fn waker(&self) -> Waker {

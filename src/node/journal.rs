@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bells, NodeError, entropy};
-use crate::core::{JournalConfig, LaneState, Limits, Seed, SeedReply};
+use crate::core::{Heritage, JournalConfig, LaneState, Limits, Share};
 use crate::journal::{
     Companion, JournalError, LaneStart, Limits as LaneLimits, Port, Progress, ReplyLimits, Status,
     Wake, Writer, WriterConfig, lane_dir, recover_lanes,
@@ -74,17 +74,11 @@ impl JournalSettings {
     }
 }
 
-/// What one core takes over from an earlier run.
-#[derive(Debug, Default)]
-pub(super) struct Share {
-    pub(super) seeds: Vec<Seed>,
-    pub(super) replies: Vec<SeedReply>,
-}
-
 /// A journal that is open, but not written to yet.
 pub(super) struct Opened {
     settings: JournalSettings,
     lock: File,
+    #[cfg(feature = "database")]
     identity: u128,
     lanes: Vec<LaneStart>,
     /// Above every epoch that was found.
@@ -116,56 +110,40 @@ impl Opened {
         )?;
         let known = found.iter().find_map(|(lane, _)| lane.journal);
         let identity = known.unwrap_or_else(entropy);
-        let mut opened = Self {
-            lanes: Vec::new(),
-            settings,
-            lock,
-            identity,
-            next_epoch: 1,
-            shares: (0..cores).map(|_| Share::default()).collect(),
-        };
+        let mut heritage = Heritage::new(cores);
         let threads = cores.min(found.len());
-        let (mut events, mut topics) = (0, 0);
+        let (mut events, mut lanes) = (0, Vec::new());
         for (lane, state) in found {
             if let Some(cut) = &lane.cut {
                 let (file, offset) = (cut.file.display(), cut.offset);
                 tracing::info!(%file, offset, why = cut.why, "the last write of a crash was cut off");
             }
-            let epochs = lane.topics.iter().map(|topic| topic.epoch + 1);
-            opened.next_epoch = epochs.max().unwrap_or(1).max(opened.next_epoch);
             events += lane.events;
-            opened.lanes.push(lane.start(1, identity));
-            let (seeds, replies) = state.finish()?;
-            topics += seeds.len();
-            opened.share(seeds, replies);
+            lanes.push(lane.start(1, identity));
+            heritage.add(&lane, state)?;
         }
-        for share in &mut opened.shares {
-            share.replies.sort_by_key(SeedReply::node_ns);
-        }
-        let run = opened.next_epoch;
-        opened.lanes.iter_mut().for_each(|lane| lane.run = run);
+        let (next_epoch, topics) = (heritage.next_epoch(), heritage.topics());
+        lanes.iter_mut().for_each(|lane| lane.run = next_epoch);
         let took = begin.elapsed();
         let rate = events as f64 / took.as_secs_f64().max(1e-9) / threads as f64;
         tracing::info!(
             journal = format_args!("{identity:032x}"),
-            lanes = opened.lanes.len(),
+            lanes = lanes.len(),
             topics,
             events,
             ms = took.as_millis() as u64,
             events_per_second_and_thread = rate as u64,
             "journal recovered"
         );
-        Ok(opened)
-    }
-
-    fn share(&mut self, seeds: Vec<Seed>, replies: Vec<SeedReply>) {
-        let cores = self.shares.len();
-        for seed in seeds {
-            self.shares[seed.owner(cores)].seeds.push(seed);
-        }
-        for reply in replies {
-            self.shares[reply.owner(cores)].replies.push(reply);
-        }
+        Ok(Self {
+            settings,
+            lock,
+            #[cfg(feature = "database")]
+            identity,
+            lanes,
+            next_epoch,
+            shares: heritage.into_shares(),
+        })
     }
 
     /// What each core has to know.

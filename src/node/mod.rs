@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::core::{
-    CoreConfig, Deliveries, JournalConfig, Limits, ParcelPool, RecoveryError, Requests,
+    CoreConfig, Deliveries, JournalConfig, Limits, ParcelPool, RecoveryError, Requests, Share,
 };
 use crate::journal::{JournalError, Port};
 use crate::machines::Registry;
@@ -19,7 +19,7 @@ use crate::mailbox::{Doorbell, Receiver, Sender, channel};
 use crate::ring::socket::{ListenOptions, listener};
 use crate::ring::{RingConfig, RingError, Techniques, Waker, machine};
 use driver::{Driver, Mail};
-use journal::{Opened, Share, Writers};
+use journal::{Opened, Writers};
 
 #[cfg(feature = "database")]
 pub use journal::DatabaseSettings;
@@ -432,7 +432,7 @@ impl Seat {
                 let (listener, shared) = (self.listener, self.shared);
                 Driver::new(self.core, ring, listener, self.mail, busy_poll, shared)
             })
-            .and_then(|mut driver| driver.adopt(self.share).map(|()| driver));
+            .and_then(|mut driver| driver.inherit(self.share).map(|()| driver));
         let mut driver = match started {
             Ok(driver) => driver,
             Err(error) => {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam::utils::CachePadded;
 use tokio::sync::Notify;
 
-use super::{Mail, Wake};
+use super::Wake;
 use crate::journal::Lane;
 use crate::mailbox::{Receiver, Sender, channel};
 
@@ -40,7 +40,7 @@ pub struct Port {
 /// The lane's end.
 pub(super) struct PortEnd {
     index: usize,
-    batches: Mail,
+    batches: Receiver<Letter>,
     spares: Sender<Vec<u8>>,
     held: Option<Letter>,
     releases: bool,
@@ -48,9 +48,14 @@ pub(super) struct PortEnd {
     wake: Wake,
 }
 
-pub(super) fn port(index: usize, status: Arc<Status>, wake: Wake) -> (Port, PortEnd) {
-    let (batches, mail) = channel(port_capacity());
-    let (spares_out, spares) = channel(port_capacity());
+pub(super) fn port(
+    index: usize,
+    capacity: usize,
+    status: Arc<Status>,
+    wake: Wake,
+) -> (Port, PortEnd) {
+    let (batches, mail) = channel(capacity);
+    let (spares_out, spares) = channel(capacity);
     let port = Port {
         index,
         ticket: 0,

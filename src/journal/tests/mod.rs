@@ -1,6 +1,5 @@
 //! The journal under a simulated disk and on real files.
 
-mod disk;
 mod files;
 mod records;
 mod replies;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::disk::{Disk, Fate};
 use super::{Random, TempDir, bind, event, small};
+use crate::journal::disk::{Disk, Fate};
 use crate::journal::record::{Record, Reply, Snapshot};
 use crate::journal::{AppendError, Lane, Limits, Operation, Outcome, recover};
 
@@ -200,14 +200,14 @@ impl World {
                 let _: Outcome = self.disk.perform(operation.kind, fate);
             }
         }
-        self.disk.crash(&mut self.random);
+        self.disk.crash(&mut |bound| self.random.below(bound));
         self.reopen();
     }
 
     fn reopen(&mut self) {
         self.flying.clear();
         let dir = TempDir::in_memory();
-        self.disk.store(dir.path());
+        self.disk.store(dir.path()).unwrap();
         let mut seen = Vec::new();
         let recovered = recover(dir.path(), 0, |entry| match entry.record {
             Record::Event(event) => {
@@ -219,7 +219,7 @@ impl World {
         })
         .unwrap();
         self.check(&seen);
-        self.disk.load(dir.path());
+        self.disk.load(dir.path()).unwrap();
         self.dir = dir;
         self.run += 1;
         self.lane = Lane::new(

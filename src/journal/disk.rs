@@ -1,24 +1,29 @@
-//! A disk that loses what was not synced, and fails on demand.
+//! A simulated disk for one lane: it loses what was not synced, tears what is under way, and fails
+//! on demand. For tests and the simulator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use super::Random;
-use crate::journal::segment;
-use crate::journal::{OperationKind, Outcome};
+use super::segment;
+use super::{JournalError, OperationKind, Outcome};
 
+/// The disk writes whole sectors, and in any order.
 const SECTOR: usize = 512;
 
-#[derive(Default)]
-pub(super) struct Disk {
+/// Draws a number below its argument, which is not 0.
+pub type Draw<'a> = dyn FnMut(usize) -> usize + 'a;
+
+/// The files of a lane: what the page cache shows, and what would be there after a loss of power.
+#[derive(Debug, Default)]
+pub struct Disk {
     files: BTreeMap<u64, SimFile>,
     /// Removed files whose removal is not on disk yet.
     ghosts: BTreeMap<u64, SimFile>,
     preallocates: bool,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct SimFile {
     cached: Vec<u8>,
     durable: Vec<u8>,
@@ -28,16 +33,18 @@ struct SimFile {
 
 /// What an operation meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub enum Fate {
+    /// Nothing special.
     Done,
     /// A write of only so many of its bytes.
     Short(usize),
+    /// An error.
     Failed(io::ErrorKind),
 }
 
 impl Disk {
     /// An empty disk whose file system can preallocate, or cannot.
-    pub(super) fn new(preallocates: bool) -> Self {
+    pub fn new(preallocates: bool) -> Self {
         Self {
             preallocates,
             ..Self::default()
@@ -45,7 +52,10 @@ impl Disk {
     }
 
     /// Does an operation as `fate` wants it.
-    pub(super) fn perform(&mut self, kind: OperationKind, fate: Fate) -> Outcome {
+    ///
+    /// # Panics
+    /// When the lane asks for what makes no sense, such as a segment made twice.
+    pub fn perform(&mut self, kind: OperationKind, fate: Fate) -> Outcome {
         let result = match fate {
             Fate::Failed(kind) => Err(io::Error::from(kind)),
             _ => Ok(()),
@@ -75,22 +85,16 @@ impl Disk {
                     _ => asked,
                 };
                 // A write that fails may have written something all the same.
-                let file = self
-                    .files
-                    .get_mut(&segment)
-                    .expect("a segment that was made");
-                file.write(offset as usize, &bytes[skip..skip + len]);
+                self.file(segment)
+                    .write(offset as usize, &bytes[skip..skip + len]);
                 Outcome::Written(bytes, result.map(|()| len))
             }
             OperationKind::Sync { segment } => {
-                let file = self
-                    .files
-                    .get_mut(&segment)
-                    .expect("a segment that was made");
+                let file = self.file(segment);
                 // Failed or not, the pages count as clean from now on.
                 file.dirty.clear();
                 if result.is_ok() {
-                    file.durable = file.cached.clone();
+                    file.durable.clone_from(&file.cached);
                 }
                 Outcome::Done(result)
             }
@@ -101,17 +105,21 @@ impl Disk {
                 Outcome::Done(result)
             }
             OperationKind::Remove { segment } => {
-                let file = self
-                    .files
-                    .remove(&segment)
-                    .expect("a segment that is there");
-                self.ghosts.insert(segment, file);
+                let file = self.files.remove(&segment);
+                self.ghosts
+                    .insert(segment, file.expect("a segment that is there"));
                 if result.is_ok() {
                     self.sync_directory();
                 }
                 Outcome::Done(result)
             }
         }
+    }
+
+    fn file(&mut self, segment: u64) -> &mut SimFile {
+        self.files
+            .get_mut(&segment)
+            .expect("a segment that was made")
     }
 
     fn sync_directory(&mut self) {
@@ -122,37 +130,59 @@ impl Disk {
     }
 
     /// Power is lost: of what was not synced, any sectors may be there, and any not.
-    pub(super) fn crash(&mut self, random: &mut Random) {
-        let luck = [0, 20, 50, 95, 100][random.below(5)];
+    pub fn crash(&mut self, draw: &mut Draw<'_>) {
+        let luck = [0, 20, 50, 95, 100][draw(5)];
         self.files.append(&mut self.ghosts);
         self.files
-            .retain(|_, file| file.name_durable || random.below(100) < 50);
+            .retain(|_, file| file.name_durable || draw(100) < 50);
         for file in self.files.values_mut() {
-            file.crash(luck, random);
+            file.crash(luck, draw);
         }
     }
 
     /// Puts the files where recovery can read them.
-    pub(super) fn store(&self, dir: &Path) {
+    ///
+    /// # Errors
+    /// Those of the real disk.
+    pub fn store(&self, dir: &Path) -> io::Result<()> {
         for (first, file) in &self.files {
-            std::fs::write(segment::path(dir, *first), &file.cached).unwrap();
+            std::fs::write(segment::path(dir, *first), &file.cached)?;
         }
+        Ok(())
     }
 
-    /// Takes them back as recovery left them, which is on disk.
-    pub(super) fn load(&mut self, dir: &Path) {
+    /// Takes them back as recovery left them: it brings the last one to disk, and the directory.
+    /// What it did not touch is as much on disk as before.
+    ///
+    /// # Errors
+    /// Those of the real disk.
+    pub fn load(&mut self, dir: &Path) -> Result<(), JournalError> {
+        let mut before = std::mem::take(&mut self.files);
         self.ghosts.clear();
-        self.files.clear();
-        for first in segment::list(dir).unwrap() {
-            let bytes = std::fs::read(segment::path(dir, first)).unwrap();
-            let file = SimFile {
-                durable: bytes.clone(),
-                cached: bytes,
-                dirty: BTreeSet::new(),
-                name_durable: true,
+        let firsts = segment::list(dir)?;
+        for first in &firsts {
+            let path = segment::path(dir, *first);
+            let cached = std::fs::read(&path).map_err(JournalError::io("read", path))?;
+            let file = match before.remove(first) {
+                Some(file) if Some(first) != firsts.last() && file.cached == cached => SimFile {
+                    name_durable: true,
+                    ..file
+                },
+                _ => SimFile {
+                    durable: cached.clone(),
+                    cached,
+                    dirty: BTreeSet::new(),
+                    name_durable: true,
+                },
             };
-            self.files.insert(first, file);
+            self.files.insert(*first, file);
         }
+        Ok(())
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> usize {
+        self.files.values().map(|file| file.cached.len()).sum()
     }
 }
 
@@ -166,23 +196,23 @@ impl SimFile {
         self.dirty.extend(offset / SECTOR..=(end - 1) / SECTOR);
     }
 
-    fn crash(&mut self, luck: usize, random: &mut Random) {
+    fn crash(&mut self, luck: usize, draw: &mut Draw<'_>) {
         let (least, most) = (self.durable.len(), self.cached.len());
-        let len = match random.below(3) {
+        let len = match draw(3) {
             0 => least,
             1 => most,
-            _ => least + random.below(most - least + 1),
+            _ => least + draw(most - least + 1),
         };
         let mut bytes = self.durable.clone();
         bytes.resize(len, 0);
         for sector in &self.dirty {
             let range = (sector * SECTOR).min(len)..((sector + 1) * SECTOR).min(len);
-            if random.below(100) < luck {
+            if draw(100) < luck {
                 bytes[range.clone()].copy_from_slice(&self.cached[range]);
             }
         }
         self.dirty.clear();
-        self.durable = bytes.clone();
+        self.durable.clone_from(&bytes);
         self.cached = bytes;
     }
 }

@@ -1,0 +1,154 @@
+//! What a lane's thread decides, without I/O: the writer drives it on tokio-uring, the simulator on
+//! a disk of its own.
+
+use std::sync::Arc;
+
+use super::port::{self, Port, PortEnd, Status};
+use super::{Wake, WriterConfig};
+use crate::journal::{AppendError, Lane, Operation, Outcome};
+
+/// A lane, its ends of the cores' mailboxes, and what can be seen of it. In each turn call
+/// [`Desk::on_done`] for every operation that is over, [`Desk::begin_turn`],
+/// [`Desk::poll_operation`] until there is none, and [`Desk::end_turn`]; then sleep until mail
+/// comes, an operation is over, or [`Desk::deadline`].
+pub struct Desk {
+    lane: Lane,
+    /// As [`Lane::needed`] was when the lane was at `looked_at`; looked at anew each `look_every`
+    /// bytes, because it costs a look at every topic. `None`: states are of no interest.
+    needed: Option<u64>,
+    looked_at: u64,
+    look_every: u64,
+    segments: usize,
+    ports: Vec<PortEnd>,
+    /// The port whose mail is taken first: each in its turn, so that none starves the others.
+    first: usize,
+    status: Arc<Status>,
+    stopping: bool,
+    all_taken: bool,
+}
+
+impl Desk {
+    /// A lane that begins as `config` says, and for each of `wakes` a port whose mailbox holds
+    /// `capacity` batches. The limits must have passed [`Limits::check`](crate::journal::Limits::check).
+    pub fn open(config: &WriterConfig, capacity: usize, wakes: Vec<Wake>) -> (Self, Vec<Port>) {
+        let status = Arc::new(Status::new(config.start.position, wakes.len()));
+        let (mut ports, mut ends) = (Vec::new(), Vec::new());
+        for (index, wake) in wakes.into_iter().enumerate() {
+            let (port, end) = port::port(index, capacity, Arc::clone(&status), wake);
+            ports.push(port);
+            ends.push(end);
+        }
+        let lane = Lane::new(config.start.clone(), config.limits, ends.len());
+        let desk = Self {
+            needed: config.keep_states.then(|| lane.needed()),
+            looked_at: lane.committed(),
+            look_every: config.limits.segment_bytes / 16,
+            segments: lane.segments(),
+            lane,
+            ports: ends,
+            first: 0,
+            status,
+            stopping: false,
+            all_taken: true,
+        };
+        (desk, ports)
+    }
+
+    /// What can be seen of the lane.
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// Operation `id` is over: the cores learn what that released.
+    pub fn on_done(&mut self, id: u64, outcome: Outcome) {
+        if self.lane.on_done(id, outcome).committed {
+            for (source, port) in self.ports.iter().enumerate() {
+                port.release(self.lane.released(source));
+            }
+        }
+    }
+
+    /// Starts a turn: takes mail in, and what the lane need not retain. `now_ns` is of any clock
+    /// that never goes back.
+    pub fn begin_turn(&mut self, now_ns: u64) {
+        self.stopping = self.status.is_stopping();
+        if self.stopping {
+            self.lane.flush();
+        }
+        let (position, older_than_ns) = self.status.retained();
+        let needed = self.needed().unwrap_or(u64::MAX);
+        self.lane.retain(position.min(needed), older_than_ns);
+        self.all_taken = self.take_mail(now_ns);
+    }
+
+    /// What to do to the lane's files next, `None` when that was all.
+    pub fn poll_operation(&mut self, now_ns: u64) -> Option<Operation> {
+        self.lane.poll_operation(now_ns)
+    }
+
+    /// Ends a turn: shows how far the lane is. Returns whether it was told to stop and all is on
+    /// disk.
+    pub fn end_turn(&mut self) -> bool {
+        self.status.publish(&self.lane);
+        // A core without anything to write still has states that hold old segments.
+        if self.segments != self.lane.segments() && self.lane.segments() > 1 {
+            self.segments = self.lane.segments();
+            self.ports.iter().for_each(PortEnd::wake);
+        }
+        self.stopping && self.all_taken && self.lane.is_idle()
+    }
+
+    /// When, by the clock of [`Desk::begin_turn`], a write is due that no operation holds up.
+    pub fn deadline(&self) -> Option<u64> {
+        self.lane.deadline()
+    }
+
+    fn needed(&mut self) -> Option<u64> {
+        let committed = self.lane.committed();
+        if self.needed.is_some() && committed - self.looked_at >= self.look_every {
+            self.needed = Some(self.lane.needed());
+            self.looked_at = committed;
+        }
+        self.needed
+    }
+
+    /// Hands batches to the lane until it has enough. Returns whether none is left that could ever
+    /// be taken.
+    fn take_mail(&mut self, now_ns: u64) -> bool {
+        let (mut all, mut full) = (true, false);
+        let count = self.ports.len();
+        self.first = (self.first + 1) % count.max(1);
+        'ports: for source in (self.first..count).chain(0..self.first) {
+            let port = &mut self.ports[source];
+            while let Some(letter) = port.take() {
+                match self
+                    .lane
+                    .append(source, letter.ticket, &letter.batch, now_ns)
+                {
+                    Ok(()) => port.give_back(letter.batch),
+                    Err(AppendError::Busy) => {
+                        port.hold(letter);
+                        all = false;
+                        break 'ports;
+                    }
+                    // Goes on when old segments are removed; the core sees `is_full`, and its
+                    // mailbox fills. While stopping it is given up: it was never acknowledged.
+                    Err(AppendError::Full) => {
+                        port.hold(letter);
+                        full = true;
+                        break;
+                    }
+                    // Dropped without being released, which is all that can be done.
+                    Err(AppendError::Failed) => {}
+                    Err(error) => self.status.fail(error.to_string()),
+                }
+                if self.status.is_failed() {
+                    // Nothing behind a batch that was dropped may be released.
+                    port.stop_releasing();
+                }
+            }
+        }
+        self.status.set_full(full);
+        all
+    }
+}
