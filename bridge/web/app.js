@@ -133,7 +133,8 @@ const header = {
     this.version = one.version;
     put('last', one.last === null ? '–' : grouped(one.last));
     const known = one.last !== null && one.open !== null;
-    put('change', known ? `${change(one.open, one.last)}  ${changePercent(one.open, one.last)}` : '');
+    put('change-by', known ? change(one.open, one.last) : '');
+    put('change-percent', known ? changePercent(one.open, one.last) : '');
     const moved = known ? direction(one.open, one.last) : 0;
     $('change').className = `delta ${moved > 0 ? 'up' : moved < 0 ? 'down' : 'muted'}`;
     for (const name of ['bid', 'ask', 'open', 'high', 'low']) put(name, one[name] === null ? '–' : grouped(one[name]));
@@ -245,7 +246,7 @@ const KEYS = {
   j: () => choose(watch.neighbour(1)),
   k: () => choose(watch.neighbour(-1)),
   t: nextTheme,
-  a: () => { const one = market.get(chosen); say(`${chosen}: ${one?.last ?? 'no trade yet'}, ${$('change').textContent}`); },
+  a: () => { const one = market.get(chosen); say(`${chosen}: ${one?.last ?? 'no trade yet'}, ${$('change-percent').textContent}`); },
   '?': () => $('keys').showModal(),
 };
 PERIODS.forEach((one, index) => { KEYS[index + 1] = () => setPeriod(one); });
@@ -277,7 +278,7 @@ periods.addEventListener('keydown', (event) => {
   periods.querySelector('[aria-checked="true"]').focus();
 });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', restyle);
-matchMedia('(max-width: 819px)').addEventListener('change', restyle);
+matchMedia('(max-width: 1339px)').addEventListener('change', restyle);
 addEventListener('online', () => { if (client.status.state === 'waiting') client.connect(); });
 
 // The beginning

@@ -5,8 +5,8 @@ import { toMicros, fromMicros, places } from './decimal.js';
 
 const DAY_MS = 86_400_000;
 /** Points of a sparkline, and how much time each stands for. */
-export const SPARK_POINTS = 60;
-const SPARK_MS = 2_000;
+export const SPARK_POINTS = 90;
+const SPARK_MS = 1_000;
 
 export class Instrument {
   /** The newest event that is in here. */

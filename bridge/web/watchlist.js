@@ -2,12 +2,11 @@
 // has changed are written anew, cell by cell. Eight thousand instruments cost what thirty cost.
 
 import { changePercent, direction, grouped } from './decimal.js';
-import { SPARK_POINTS } from './market.js';
 
 const SPARE_ROWS = 4; // above and below what is in sight
 const RESORT_MS = 1_000;
 const FLASH_MS = 650;
-const SPARK = { width: 72, height: 24 };
+const SPARK = { width: 68, height: 24 };
 
 const SORTS = {
   symbol: null, // the order of the list
@@ -245,12 +244,11 @@ export class WatchList {
     const span = high - low || 1;
     const pad = 3 * scale;
     context.beginPath();
-    const step = (width - 2 * pad) / (SPARK_POINTS - 1);
-    const left = width - pad - (sparkLength - 1) * step; // the newest at the right edge
+    const step = (width - 2 * pad) / (sparkLength - 1);
     for (let i = 0; i < sparkLength; i += 1) {
       const y = high === low ? height / 2 : pad + (height - 2 * pad) * (1 - (spark[i] - low) / span);
-      if (i === 0) context.moveTo(left, y);
-      else context.lineTo(left + i * step, y);
+      if (i === 0) context.moveTo(pad, y);
+      else context.lineTo(pad + i * step, y);
     }
     context.lineWidth = 1.5 * scale;
     context.lineJoin = 'round';

@@ -48,10 +48,10 @@ test('an instrument without a trade has quotes alone', () => {
 
 test('the sparkline keeps a point for each span of time, the newest ones', () => {
   const one = known();
-  for (let i = 0; i < 3 * SPARK_POINTS; i += 1) one.event(trade(8 + i, String(i + 1)), 2000 * (i + 1));
+  for (let i = 0; i < 3 * SPARK_POINTS; i += 1) one.event(trade(8 + i, String(i + 1)), 1000 * (i + 1));
   assert.equal(one.sparkLength, SPARK_POINTS);
   assert.equal(one.spark[SPARK_POINTS - 1], 3 * SPARK_POINTS);
-  one.event(trade(1000, '5'), 2000 * 3 * SPARK_POINTS + 1); // same span: the point moves
+  one.event(trade(1000, '5'), 1000 * 3 * SPARK_POINTS + 1); // same span: the point moves
   assert.equal(one.spark[SPARK_POINTS - 1], 5);
   assert.equal(one.spark[SPARK_POINTS - 2], 3 * SPARK_POINTS - 1);
 });
