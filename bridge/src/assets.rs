@@ -10,7 +10,31 @@ use rust_embed::RustEmbed;
 #[folder = "web/"]
 #[exclude = "test/*"]
 #[exclude = "node_modules/*"]
+#[exclude = "package.json"]
+#[exclude = "README.md"]
 struct Files;
+
+/// The charting library, which `build.rs` found. Its name has its version, so it never changes.
+const LIBRARY: &str = "lightweight-charts-5.2.0.js";
+
+/// Third parties' files: content type, how long they may be kept, and what is in them.
+fn third_party(path: &str) -> Option<Response> {
+    const KEEP: &str = "public, max-age=31536000, immutable";
+    let (kind, keep, bytes): (_, _, &'static [u8]) = match path {
+        LIBRARY => (
+            "text/javascript",
+            KEEP,
+            include_bytes!(concat!(env!("OUT_DIR"), "/lightweight-charts.js")),
+        ),
+        "third-party.txt" => (
+            "text/plain; charset=utf-8",
+            "no-cache",
+            include_bytes!(concat!(env!("OUT_DIR"), "/third-party.txt")),
+        ),
+        _ => return None,
+    };
+    Some(([(CONTENT_TYPE, kind), (CACHE_CONTROL, keep)], bytes).into_response())
+}
 
 /// Answers with the file of that path; `/` is `index.html`.
 pub(crate) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
@@ -18,6 +42,9 @@ pub(crate) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
         "" => "index.html",
         path => path,
     };
+    if let Some(answer) = third_party(path) {
+        return answer;
+    }
     let Some(file) = Files::get(path) else {
         return (StatusCode::NOT_FOUND, "there is no such page\n").into_response();
     };

@@ -4,10 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod assets;
+mod page;
 
 use axum::Router;
 
+pub use page::Page;
+
 /// What the bridge answers to HTTP.
-pub fn routes() -> Router {
-    Router::new().fallback(assets::serve)
+pub fn routes(page: &Page) -> Router {
+    page.routes().fallback(assets::serve)
 }
