@@ -9,10 +9,12 @@ use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tickring::core::Limits;
 use tickring::journal::{Limits as LaneLimits, ReplyLimits};
+use tickring::machines::Registry;
 use tickring::market::Calendars;
 use tickring::node::{DatabaseSettings, JournalSettings, MAX_CORES, NodeConfig};
 use tickring::writer::follow::Target;
@@ -307,6 +309,7 @@ impl Config {
     /// [`ConfigError`] if the settings contradict each other, or a file that they name cannot be
     /// read.
     pub(crate) fn node(&self) -> Result<NodeConfig, ConfigError> {
+        let calendars = self.calendars()?;
         Ok(NodeConfig {
             listen: self.listen,
             backlog: self.backlog,
@@ -316,12 +319,13 @@ impl Config {
             send_buffer: (self.send_buffer_bytes.0 > 0).then(|| self.send_buffer_bytes.bytes()),
             max_connections: self.max_connections as usize,
             limits: self.limits_per_core(),
-            journal: self.journal()?,
+            journal: self.journal(&calendars)?,
+            registry: Arc::new(Registry::with_calendars(calendars)),
             ..NodeConfig::default()
         })
     }
 
-    fn journal(&self) -> Result<Option<JournalSettings>, ConfigError> {
+    fn journal(&self, calendars: &Arc<Calendars>) -> Result<Option<JournalSettings>, ConfigError> {
         let given = [("mysql", &self.mysql), ("sqlite", &self.sqlite)]
             .into_iter()
             .find(|(_, value)| !value.is_empty());
@@ -339,10 +343,9 @@ impl Config {
             (url, "") => Some(Target::MySql(url.into())),
             _ => return Err(ConfigError::TwoDatabases),
         };
-        let calendars = self.calendars()?;
         let database = target.map(|target| DatabaseSettings {
             target,
-            calendars,
+            calendars: Arc::clone(calendars),
             pace: PaceLimits::default(),
         });
         let lane_bytes = self.journal_bytes.0 / u64::from(self.journal_lanes);
@@ -373,7 +376,7 @@ impl Config {
         }))
     }
 
-    fn calendars(&self) -> Result<Calendars, ConfigError> {
+    fn calendars(&self) -> Result<Arc<Calendars>, ConfigError> {
         if self.instruments.is_empty() {
             return Ok(Calendars::built_in());
         }
@@ -382,7 +385,9 @@ impl Config {
             file: file.clone(),
             cause,
         })?;
-        Calendars::load(&text).map_err(|cause| ConfigError::Instruments { file, cause })
+        Calendars::load(&text)
+            .map(Arc::new)
+            .map_err(|cause| ConfigError::Instruments { file, cause })
     }
 
     /// What each core allows: its share of what the node does.

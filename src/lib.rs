@@ -12,7 +12,7 @@ pub mod journal;
 #[cfg(not(loom))]
 pub mod machines;
 pub mod mailbox;
-#[cfg(all(feature = "database", not(loom)))]
+#[cfg(not(loom))]
 pub mod market;
 #[cfg(not(loom))]
 pub mod node;

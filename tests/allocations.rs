@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tickring::core::{Action, Core, CoreConfig, JournalConfig, Limits, Now, ParcelPool, Payload};
 use tickring::machines::Registry;
 use tickring_protocol::{
-    Command, EventKind, Frame, Hello, PUBLISH, Policy, Publish, Subscribe, VERSION_MAJOR,
-    VERSION_MINOR,
+    Command, EventKind, Frame, Hello, Micros, PUBLISH, Policy, Publish, Subscribe, Trade,
+    VERSION_MAJOR, VERSION_MINOR,
 };
 
 const SUBSCRIBERS: u32 = 200;
@@ -33,7 +33,7 @@ impl Node {
                 epoch: 1,
                 // Small, so that the run reaches the state where old events make room for new ones.
                 limits: Limits {
-                    history_topic_bytes: 256 << 10,
+                    history_topic_bytes: 64 << 10,
                     ..Limits::default()
                 },
                 registry: Arc::clone(&registry),
@@ -100,7 +100,31 @@ fn encode(frame: &Frame<'_>) -> Vec<u8> {
     bytes
 }
 
-fn greeting(topics: u64) -> Vec<u8> {
+/// What the subscribers listen to: plain messages, or trades by way of the candles of two periods.
+#[derive(Clone, Copy)]
+enum Content {
+    Messages,
+    Candles,
+}
+
+impl Content {
+    fn subscribed(self) -> Vec<String> {
+        let names = |n| match self {
+            Self::Messages => vec![format!("stream/{n}")],
+            Self::Candles => vec![format!("candle/1s/{n}"), format!("candle/1m/{n}")],
+        };
+        (0..TOPICS).flat_map(names).collect()
+    }
+
+    fn published(self, n: u64) -> String {
+        match self {
+            Self::Messages => format!("stream/{n}"),
+            Self::Candles => format!("market/{n}"),
+        }
+    }
+}
+
+fn greeting(topics: &[String]) -> Vec<u8> {
     let mut bytes = encode(&Frame::Hello(Hello {
         major: VERSION_MAJOR,
         minor: VERSION_MINOR,
@@ -108,33 +132,44 @@ fn greeting(topics: u64) -> Vec<u8> {
         name: "",
         credentials: b"",
     }));
-    for topic in 0..topics {
+    for (topic, request_id) in topics.iter().zip(0..) {
         bytes.extend(encode(&Frame::Subscribe(Subscribe {
-            request_id: topic,
+            request_id,
             from_seq: 0,
             epoch: 0,
             policy: Policy::Default,
-            topic: &format!("stream/{topic}"),
+            topic,
         })));
     }
     bytes
 }
 
-fn publishes(quiet: bool) -> Vec<u8> {
+fn publishes(content: Content, quiet: bool) -> Vec<u8> {
+    let mut trade = Vec::new();
+    Trade {
+        price: Micros(7),
+        qty: Micros(1),
+        ..Trade::default()
+    }
+    .encode(&mut trade);
     let mut bytes = Vec::new();
     for n in 0..20u64 {
         let mut payload = Vec::new();
+        let (kind, body) = match content {
+            Content::Messages => (EventKind::Message, &[7; 64][..]),
+            Content::Candles => (EventKind::Trade, &trade[..]),
+        };
         Publish {
-            kind: EventKind::Message as u16,
-            event_ns: n,
-            body: &[7; 64],
+            kind: kind as u16,
+            event_ns: n / TOPICS * 1_000_000_000, // in turns of two seconds, so that half are late
+            body,
         }
         .encode(&mut payload);
         bytes.extend(encode(&Frame::Command(Command {
             request_id: n,
             topic_id: 0,
             command: PUBLISH,
-            topic: &format!("stream/{}", n % TOPICS),
+            topic: &content.published(n % TOPICS),
             payload: &payload,
             quiet,
         })));
@@ -156,16 +191,20 @@ fn number(commands: &mut [u8], next_id: &mut u64) {
 #[test]
 fn a_delivered_message_allocates_nothing() {
     for cores in [1, 2] {
-        for quiet in [true, false] {
+        for (content, quiet) in [
+            (Content::Messages, true),
+            (Content::Messages, false),
+            (Content::Candles, true),
+        ] {
             let mut node = Node::new(cores);
             // The last connection publishes.
-            let hello = greeting(0);
+            let hello = greeting(&[]);
             node.turn(0, |core| {
                 core.on_accepted(SUBSCRIBERS, 1);
                 core.on_received(SUBSCRIBERS, &hello);
             });
             for slot in 0..SUBSCRIBERS {
-                let (core, hello) = (slot as usize % cores, greeting(TOPICS));
+                let (core, hello) = (slot as usize % cores, greeting(&content.subscribed()));
                 node.turn(core, |core| {
                     core.on_accepted(slot, 1);
                     core.on_received(slot, &hello);
@@ -174,7 +213,7 @@ fn a_delivered_message_allocates_nothing() {
             for _ in 0..20 {
                 node.turn(0, |_| ());
             }
-            let mut burst = publishes(quiet);
+            let mut burst = publishes(content, quiet);
             let mut next_id = 1;
             let mut one_turn = |node: &mut Node| {
                 number(&mut burst, &mut next_id);

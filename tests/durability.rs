@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use support::{Wire, message, node};
 use tickring::node::{JournalSettings, Node, NodeConfig, NodeError};
 use tickring_protocol::{
-    Command, ErrorCode, EventKind, Frame, Hello, MarketState, Micros, PUBLISH, Publish, Trade,
-    VERSION_MAJOR, VERSION_MINOR,
+    Candle, Command, ErrorCode, EventKind, Frame, Hello, MarketState, Micros, PUBLISH, Publish,
+    Trade, VERSION_MAJOR, VERSION_MINOR,
 };
 
 /// A directory of its own for each test, gone when the test is over.
@@ -285,4 +285,53 @@ fn a_server_does_not_start_from_a_journal_of_kinds_that_it_does_not_know() {
         "{error}"
     );
     assert!(Path::new(&data.0).join("lane-0").exists());
+}
+
+#[test]
+fn the_running_candle_goes_on_after_a_restart() {
+    let data = Data::new("candle");
+    let body = |price| {
+        let mut body = Vec::new();
+        Trade {
+            price: Micros(price),
+            qty: Micros(1),
+            ..Trade::default()
+        }
+        .encode(&mut body);
+        let mut payload = Vec::new();
+        Publish {
+            kind: EventKind::Trade as u16,
+            event_ns: 61_000_000_000 + price as u64,
+            body: &body,
+        }
+        .encode(&mut payload);
+        payload
+    };
+    for (cores, prices) in [(1, [10, 30]), (2, [5, 20]), (1, [7, 8])] {
+        let node = data.node(cores);
+        let (mut wire, ..) = greet(&node, 0);
+        for price in prices {
+            publish(&mut wire, price as u64, "market/X", &body(price));
+            assert_eq!(reply(&mut wire, price as u64).0, 0);
+        }
+        stop(node);
+    }
+    let node = data.node(2);
+    let mut wire = Wire::open(&node);
+    wire.subscribe("candle/1m/X", 0);
+    let candle = wire.next(|frame| match frame {
+        Frame::Snapshot(it) => Candle::decode(it.body).unwrap(),
+        other => panic!("{other:?} instead of SNAPSHOT"),
+    });
+    let expected = Candle {
+        start_ns: 60_000_000_000,
+        open: Micros(5), // the prices are the order of the event times
+        high: Micros(30),
+        low: Micros(5),
+        close: Micros(30),
+        volume: Micros(6),
+        trades: 6,
+    };
+    assert_eq!(candle, expected);
+    stop(node);
 }

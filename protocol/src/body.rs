@@ -296,6 +296,9 @@ pub struct MarketState {
 }
 
 impl MarketState {
+    /// Bytes of the body.
+    pub const LEN: usize = size_of::<wire::MarketState>();
+
     /// Appends the body to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (trade_ns, trade) = self.trade.unwrap_or_default();

@@ -1,6 +1,8 @@
 //! Bodies of events and snapshots, read by their kind.
 
-use tickring_client::protocol::{EventKind, GapReason, MarketState, NodeStats, Quote, Trade};
+use tickring_client::protocol::{
+    Candle, EventKind, GapReason, MarketState, NodeStats, Quote, Trade,
+};
 
 /// What a body says.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,6 +11,7 @@ pub(super) enum Body<'a> {
     Quote(Quote),
     Market(MarketState),
     Stats(NodeStats),
+    Candle(Candle),
     Message(&'a [u8]),
     /// Of a kind that this version does not know, or not of its kind's layout.
     Other(u16, &'a [u8]),
@@ -24,6 +27,7 @@ impl<'a> Body<'a> {
             Some(EventKind::NodeStats) => {
                 NodeStats::decode(bytes).ok().map(|(s, _)| Self::Stats(s))
             }
+            Some(EventKind::Candle) => Candle::decode(bytes).ok().map(Self::Candle),
             _ => None,
         };
         read.unwrap_or(Self::Other(kind, bytes))
@@ -36,6 +40,7 @@ impl<'a> Body<'a> {
             Self::Quote(_) => "quote",
             Self::Market(_) => "market_state",
             Self::Stats(_) => "node_stats",
+            Self::Candle(_) => "candle",
             Self::Message(_) => "message",
             Self::Other(..) => "event",
         }

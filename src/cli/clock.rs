@@ -19,6 +19,13 @@ pub(super) fn utc(ns: u64) -> String {
     format!("{} {}", Date(days), TimeOfDay(ns))
 }
 
+/// Date and time of day in UTC to the second, `2024-08-08 09:41:23`.
+pub(super) fn utc_seconds(ns: u64) -> String {
+    let mut text = utc(ns);
+    text.truncate(text.len() - ".000000".len());
+    text
+}
+
 /// The time of day in UTC to the microsecond, `09:41:23.123456`, of nanoseconds since 1970-01-01.
 pub(super) struct TimeOfDay(pub(super) u64);
 

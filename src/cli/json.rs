@@ -8,12 +8,14 @@ use std::io::{self, Write};
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
-use tickring_client::protocol::{Event, Gap, MarketState, NodeStats, Quote, Snapshot, Trade};
+use tickring_client::protocol::{
+    Candle, Event, Gap, MarketState, NodeStats, Quote, Snapshot, Trade,
+};
 
 use super::body::{Body, reason_name};
 use super::clock::Date;
 
-/// Writes an event, of kind `trade`, `quote`, `message`, `node_stats` or `event`.
+/// Writes an event, of kind `trade`, `quote`, `message`, `candle`, `node_stats` or `event`.
 pub(super) fn event(out: &mut impl Write, topic: &str, event: &Event<'_>) -> io::Result<()> {
     let body = Body::read(event.kind, event.body);
     let mut line = Line::begin(out, topic, event.seq, body.name())?;
@@ -74,6 +76,7 @@ impl<'a, W: Write> Line<'a, W> {
             Body::Quote(quote) => self.quote(quote),
             Body::Market(state) => self.market(state),
             Body::Stats(stats) => self.stats(stats),
+            Body::Candle(candle) => self.candle(candle),
             Body::Message(bytes) => self.data(bytes),
             Body::Other(kind, bytes) => {
                 self.plain("event_kind", u64::from(*kind))?;
@@ -95,7 +98,8 @@ impl<'a, W: Write> Line<'a, W> {
         self.quoted("ask_qty", quote.ask_qty.display(quote.qty_decimals))
     }
 
-    /// What there is of it: without a trade yet there is no price and no day.
+    /// What there is of it: without a trade yet there is no price, and without one that counts for
+    /// the day there is no day.
     fn market(&mut self, state: &MarketState) -> io::Result<()> {
         if let Some((at, trade)) = &state.trade {
             self.plain("ts_trade_ns", *at)?;
@@ -105,7 +109,7 @@ impl<'a, W: Write> Line<'a, W> {
             self.plain("ts_quote_ns", *at)?;
             self.quote(quote)?;
         }
-        if let Some((_, trade)) = &state.trade {
+        if let Some((_, trade)) = state.trade.filter(|_| state.trades > 0) {
             self.quoted("day", Date(state.day))?;
             self.quoted("open", state.open.display(trade.price_decimals))?;
             self.quoted("high", state.high.display(trade.price_decimals))?;
@@ -114,6 +118,17 @@ impl<'a, W: Write> Line<'a, W> {
             self.plain("trades", state.trades)?;
         }
         Ok(())
+    }
+
+    /// A candle does not tell how many decimals its source writes.
+    fn candle(&mut self, candle: &Candle) -> io::Result<()> {
+        self.plain("ts_start_ns", candle.start_ns)?;
+        self.quoted("open", candle.open.display(0))?;
+        self.quoted("high", candle.high.display(0))?;
+        self.quoted("low", candle.low.display(0))?;
+        self.quoted("close", candle.close.display(0))?;
+        self.quoted("volume", candle.volume.display(0))?;
+        self.plain("trades", candle.trades)
     }
 
     fn stats(&mut self, stats: &NodeStats) -> io::Result<()> {

@@ -3,10 +3,10 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-use tickring_client::protocol::{Event, Gap, MarketState, Quote, Snapshot, Trade};
+use tickring_client::protocol::{Candle, Event, Gap, MarketState, Quote, Snapshot, Trade};
 
 use super::body::{Body, reason_name};
-use super::clock::TimeOfDay;
+use super::clock::{TimeOfDay, utc_seconds};
 
 /// Bytes of a message that are shown.
 const SHOWN: usize = 4096;
@@ -91,6 +91,7 @@ impl Columns {
                 "{} connections, {} subscriptions, {} topics, {} events, {} delivered",
                 stats.connections, stats.subscriptions, stats.topics, stats.events, stats.delivered
             )?,
+            Body::Candle(candle) => self.candle(out, candle)?,
             Body::Message(bytes) => message(out, bytes)?,
             Body::Other(kind, bytes) => {
                 write!(out, "kind {kind}: ")?;
@@ -112,6 +113,20 @@ impl Columns {
         self.right(out, quote.bid.display(quote.price_decimals))?;
         write!(out, " | {}", quote.ask.display(quote.price_decimals))?;
         write!(out, " x {}", quote.ask_qty.display(quote.qty_decimals))
+    }
+
+    fn candle(&mut self, out: &mut impl Write, candle: &Candle) -> io::Result<()> {
+        write!(
+            out,
+            "from {} open {}, high {}, low {}, close {}, volume {} in {} trades",
+            utc_seconds(candle.start_ns),
+            candle.open.display(0),
+            candle.high.display(0),
+            candle.low.display(0),
+            candle.close.display(0),
+            candle.volume.display(0),
+            candle.trades
+        )
     }
 
     fn market(&mut self, out: &mut impl Write, state: &MarketState) -> io::Result<()> {

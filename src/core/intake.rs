@@ -356,7 +356,7 @@ impl Core {
     }
 
     fn on_subscribe(&mut self, slot: u32, subscribe: &Subscribe<'_>) -> Flow {
-        let owner = self.ids.owner_of_name(subscribe.topic);
+        let owner = self.topics.owner_of_name(subscribe.topic);
         if owner != self.core && self.requests[owner].is_full() {
             return Flow::Blocked;
         }
@@ -447,7 +447,7 @@ impl Core {
 
     fn on_command(&mut self, slot: u32, command: &Command<'_>) -> Flow {
         let owner = match command.topic_id {
-            0 => self.ids.owner_of_name(command.topic),
+            0 => self.topics.owner_of_name(command.topic),
             id => self.ids.owner(id),
         };
         let connection = self.connection(slot);

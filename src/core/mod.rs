@@ -24,6 +24,7 @@ mod audience;
 mod batch;
 mod catch_up;
 mod connection;
+mod derive;
 mod intake;
 mod journal;
 mod lifecycle;
@@ -159,6 +160,11 @@ pub struct Core {
     topics: Topics,
     chunks: ChunkPool,
     outcome: Outcome,
+    /// Topics with views that have changed and are watched.
+    unseen: Vec<usize>,
+    /// For what derived topics are given.
+    derived: Outcome,
+    shown: Vec<u8>,
     journal: Journal,
     replicas: Replicas,
     audiences: Audiences,
@@ -231,6 +237,9 @@ impl Core {
             ),
             chunks: ChunkPool::new(history),
             outcome: Outcome::default(),
+            unseen: Vec::new(),
+            derived: Outcome::default(),
+            shown: Vec::new(),
             journal: Journal::new(journal),
             replicas: Replicas::new(ids),
             audiences: Audiences::default(),
@@ -363,6 +372,7 @@ impl Core {
     /// ready for the other cores.
     pub fn end_turn(&mut self) {
         self.sweep();
+        self.show_views();
         self.distribute();
         self.regroup();
         for parcel in &mut self.deliveries {

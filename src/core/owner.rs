@@ -36,7 +36,7 @@ impl Sender {
 }
 
 /// A command on its way into a machine.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     code: u16,
     payload: &'a [u8],
     session: u128,
@@ -45,6 +45,20 @@ struct Asked<'a> {
     internal: bool,
     /// Whether its reply is journaled, as the last record of its group.
     replied: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// By the node itself.
+    pub(super) fn internal(payload: &'a [u8]) -> Self {
+        Self {
+            code: 0,
+            payload,
+            session: 0,
+            request_id: 0,
+            internal: true,
+            replied: false,
+        }
+    }
 }
 
 impl Core {
@@ -149,8 +163,11 @@ impl Core {
             self.report_topic = Some(index);
         }
         let cores = self.ids.cores;
+        self.refresh(index);
         let topic = self.topics.get_mut(index);
         topic.open(to.core, cores);
+        self.count_watched(index);
+        let topic = self.topics.get(index);
         if must_hold(topic, &ask) {
             let lane = topic.lane;
             if to.core == self.core {
@@ -256,6 +273,7 @@ impl Core {
             .topics
             .index_of(topic_id)
             .expect("a subscribed topic exists");
+        self.refresh(index);
         let topic = self.topics.get(index);
         if must_hold(topic, &ask) {
             let lane = topic.lane;
@@ -351,6 +369,7 @@ impl Core {
             .index_of(topic_id)
             .expect("a subscribed topic exists");
         self.topics.get_mut(index).release(core, count);
+        self.count_watched(index);
     }
 
     /// Carries out a command of a topic that this core owns, and answers it: at once, or, of a
@@ -417,15 +436,7 @@ impl Core {
     /// Publishes something of the node itself.
     pub(super) fn report_event(&mut self, index: usize, payload: &[u8]) -> Result<(), Refusal> {
         let mut outcome = std::mem::take(&mut self.outcome);
-        let asked = Asked {
-            code: 0,
-            payload,
-            session: 0,
-            request_id: 0,
-            internal: true,
-            replied: false,
-        };
-        let applied = self.apply(index, asked, &mut outcome);
+        let applied = self.apply(index, Asked::internal(payload), &mut outcome);
         self.outcome = outcome;
         applied.map(drop)
     }
@@ -495,7 +506,7 @@ impl Core {
 
     /// Runs a topic's machine, and hands its events out or to the journal. Gives the seq of the
     /// newest event that it made; 0: none.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         index: usize,
         asked: Asked<'_>,
@@ -521,6 +532,9 @@ impl Core {
         let newest = self.emit(index, outcome);
         if journaled {
             self.write_events(index, &asked, outcome);
+        }
+        if self.topics.get(index).views.watched != 0 {
+            self.note_views(index, outcome);
         }
         Ok(newest)
     }

@@ -48,15 +48,20 @@
 //! registry.register(counter.with_durability(Durability::Durable));
 //! ```
 
+mod derived;
 mod market;
 mod node;
 mod stream;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use tickring_protocol::{BodyError, ErrorCode, Policy};
+use tickring_protocol::{BodyError, ErrorCode, EventKind, Policy, Publish};
 
-pub use market::Market;
+use crate::market::Calendars;
+
+pub use derived::Derived;
+pub use market::{Market, candle_view};
 pub use node::NodeMachine;
 pub use stream::Stream;
 
@@ -74,6 +79,14 @@ pub trait Machine: Send {
     /// [`EventKind`](tickring_protocol::EventKind) as a number, or one from 0x8000 on); `None`
     /// when there is no state but the events themselves.
     fn snapshot(&self, out: &mut Vec<u8>) -> Option<u16>;
+
+    /// Appends the body of what one of the machine's views shows now, and gives its layout and event
+    /// time; `None` while there is nothing to show. A view is a part of the state that has topics
+    /// of its own, those of a kind that is [derived](Kind::derived_from) from this machine's. The
+    /// machine tells with [`Outcome::changed`] that a view has another content.
+    fn view(&self, _view: u8, _out: &mut Vec<u8>) -> Option<(u16, u64)> {
+        None
+    }
 
     /// Appends all of the state, for the journal: what [`Machine::load`] makes the same machine
     /// of again. At most 16 MiB.
@@ -162,6 +175,7 @@ pub struct Outcome {
     bytes: Vec<u8>,
     events: Vec<Pending>,
     reply: Vec<u8>,
+    views: Views,
 }
 
 #[derive(Debug)]
@@ -170,6 +184,21 @@ struct Pending {
     event_ns: u64,
     end: usize,
 }
+
+/// What becomes of a machine's views. Sets have a bit for each view.
+#[derive(Debug, Default)]
+struct Views {
+    /// Those that somebody looks at.
+    watched: u32,
+    /// Those that have changed since their last event.
+    unseen: u32,
+    /// PUBLISH payloads, each with its view and its end.
+    payloads: Vec<u8>,
+    events: Vec<(u8, usize)>,
+}
+
+/// Views that a machine may have.
+pub const MAX_VIEWS: u8 = 32;
 
 impl Outcome {
     /// Appends an event: the layout of its body, when it happened (nanoseconds since 1970-01-01
@@ -193,6 +222,65 @@ impl Outcome {
         self.reply.extend_from_slice(bytes);
     }
 
+    /// The content of a view is another now. Whoever looks at it gets that content
+    /// ([`Machine::view`]) once, at the end of the turn, however often it changed in the turn.
+    pub fn changed(&mut self, view: u8) {
+        self.views.unseen |= self.views.watched & bit(view);
+    }
+
+    /// Whether somebody looks at a view, and has not been given its newest content yet. A machine
+    /// that is about to put something else in its place gives it out first, with
+    /// [`Outcome::view_event`].
+    pub fn is_unseen(&self, view: u8) -> bool {
+        self.views.unseen & bit(view) != 0
+    }
+
+    /// Appends an event to the topics of a view, at once and besides those that come of
+    /// [`Outcome::changed`]; `write` appends its body. Nothing if nobody looks at the view.
+    /// Newcomers start from a topic's newest event, so what is not the newest content is to be
+    /// followed by a change.
+    pub fn view_event(
+        &mut self,
+        view: u8,
+        kind: u16,
+        event_ns: u64,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let views = &mut self.views;
+        if views.watched & bit(view) != 0 {
+            let head = Publish {
+                kind,
+                event_ns,
+                body: &[],
+            };
+            head.encode(&mut views.payloads);
+            write(&mut views.payloads);
+            views.events.push((view, views.payloads.len()));
+        }
+    }
+
+    /// Begins a command: which views somebody looks at, and which of them have changed since
+    /// their last event.
+    pub(crate) fn begin(&mut self, watched: u32, unseen: u32) {
+        self.clear();
+        (self.views.watched, self.views.unseen) = (watched, unseen);
+    }
+
+    /// The views that have changed since their last event.
+    pub(crate) fn unseen(&self) -> u32 {
+        self.views.unseen
+    }
+
+    /// The events of views: view and PUBLISH payload.
+    pub(crate) fn view_events(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        let mut start = 0;
+        self.views.events.iter().map(move |&(view, end)| {
+            let payload = &self.views.payloads[start..end];
+            start = end;
+            (view, payload)
+        })
+    }
+
     /// The events so far: kind, event time, body.
     pub fn events(&self) -> impl ExactSizeIterator<Item = (u16, u64, &[u8])> {
         let mut start = 0;
@@ -213,7 +301,16 @@ impl Outcome {
         self.bytes.clear();
         self.events.clear();
         self.reply.clear();
+        self.views.payloads.clear();
+        self.views.events.clear();
+        (self.views.watched, self.views.unseen) = (0, 0);
     }
+}
+
+/// The place of a view in a set.
+pub(crate) fn bit(view: u8) -> u32 {
+    debug_assert!(view < MAX_VIEWS, "a machine has at most MAX_VIEWS views");
+    1 << (view % MAX_VIEWS)
 }
 
 /// Why a machine refuses a command.
@@ -252,9 +349,22 @@ pub struct Kind {
     policy: Policy,
     durability: Durability,
     create: Create,
+    source: Option<(&'static str, SourceOf)>,
 }
 
 type Create = Box<dyn Fn(&str) -> Box<dyn Machine> + Send + Sync>;
+
+/// Tells of a derived topic, by the part of its name behind the slash, which view of which topic
+/// it shows: the view, and the part of that topic's name behind the slash.
+pub type SourceOf = fn(&str) -> Result<(u8, &str), Refusal>;
+
+/// What a derived topic shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Source<'a> {
+    pub(crate) kind: &'static str,
+    pub(crate) name: &'a str,
+    pub(crate) view: u8,
+}
 
 impl Kind {
     /// A kind called `name` whose subscribers have `policy` when they ask for none; `create`
@@ -276,7 +386,26 @@ impl Kind {
             policy,
             durability: Durability::Memory,
             create: Box::new(create),
+            source: None,
         }
+    }
+
+    /// The same kind, derived from another: its topics show views of topics of the kind `source`,
+    /// as `source_of` tells. Such a topic lives on the core that owns its source, and costs nothing
+    /// while nobody subscribes to it. What the view shows comes to its machine as a command of the
+    /// node itself, with the payload of a PUBLISH; [`Derived`] hands it on. Its events are in memory
+    /// only, because they can be made again; its source must not be durable, because nobody may
+    /// see anything of that before it is on disk.
+    #[must_use]
+    pub fn derived_from(mut self, source: &'static str, source_of: SourceOf) -> Self {
+        self.source = Some((source, source_of));
+        self
+    }
+
+    /// What the topic shows whose name behind the slash is `name`; `None` unless it is derived.
+    pub(crate) fn source<'a>(&self, name: &'a str) -> Option<Result<Source<'a>, Refusal>> {
+        let (kind, source_of) = self.source?;
+        Some(source_of(name).map(|(view, name)| Source { kind, name, view }))
     }
 
     /// The same kind with another durability than [`Durability::Memory`].
@@ -284,6 +413,10 @@ impl Kind {
     pub fn with_durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
+    }
+
+    pub(crate) fn is_derived(&self) -> bool {
+        self.source.is_some()
     }
 
     /// What becomes of its events when the server ends.
@@ -330,14 +463,27 @@ impl Registry {
     }
 
     /// The kinds that tickring brings along: `stream` (in memory), `log` (durable), `market`
-    /// (volatile), and `node` for its own figures.
+    /// (volatile), `candle` (derived from `market`), and `node` for its own figures.
+    ///
+    /// Every instrument of a market trades around the clock; [`Registry::with_calendars`] is told.
     pub fn standard() -> Self {
+        Self::with_calendars(Calendars::built_in())
+    }
+
+    /// As [`Registry::standard`], with instruments that trade by these calendars.
+    pub fn with_calendars(calendars: Arc<Calendars>) -> Self {
         let mut registry = Self::empty();
         registry.register(Kind::new("stream", Policy::Resume, |_| Box::new(Stream)));
         let log = Kind::new("log", Policy::Resume, |_| Box::new(Stream));
         registry.register(log.with_durability(Durability::Durable));
-        let market = Kind::new("market", Policy::Conflate, |_| Box::<Market>::default());
+        let market = Kind::new("market", Policy::Conflate, move |name| {
+            Box::new(Market::new(Arc::clone(calendars.of(name))))
+        });
         registry.register(market.with_durability(Durability::Volatile));
+        let candle = Kind::new("candle", Policy::Conflate, |_| {
+            Box::new(Derived::new(EventKind::Candle as u16))
+        });
+        registry.register(candle.derived_from("market", candle_view));
         registry.register(Kind::new("node", Policy::Conflate, |_| {
             Box::new(NodeMachine)
         }));
@@ -353,5 +499,16 @@ impl Registry {
     /// The kind called `name`.
     pub fn get(&self, name: &str) -> Option<&Kind> {
         self.kinds.iter().find(|k| k.name == name)
+    }
+
+    /// What the topic called `name` shows, if it is a derived one. On the road of commands that
+    /// name their topic, so it looks at as little as it can.
+    pub(crate) fn source<'a>(&self, name: &'a str) -> Option<Source<'a>> {
+        let of_kind = |kind: &Kind| {
+            let rest = name.strip_prefix(kind.name)?.strip_prefix('/')?;
+            kind.source(rest)?.ok()
+        };
+        let mut derived = self.kinds.iter().filter(|kind| kind.is_derived());
+        derived.find_map(of_kind)
     }
 }

@@ -104,6 +104,11 @@ struct Window {
 }
 
 /// When one group of instruments trades.
+///
+/// # Trading days
+/// A trading day begins when the first session of that date opens, if that is on the evening
+/// before, and otherwise at midnight of the calendar's zone; it ends where the next one begins. So
+/// every moment belongs to one trading day, weekends, holidays and pauses included.
 #[derive(Clone, Debug)]
 pub struct Calendar {
     kind: InstrumentKind,
@@ -112,6 +117,19 @@ pub struct Calendar {
     days: [bool; 7],
     /// Days without trading (`None`), or that end early, at these minutes.
     special: BTreeMap<Date, Option<i32>>,
+    /// By [`Session`]: whether its trades make up the candle of the day.
+    in_day: [bool; 4],
+}
+
+/// What a calendar says of a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The session.
+    pub session: Session,
+    /// The date of the trading day, in days since 1970-01-01.
+    pub day: i32,
+    /// When the trading day began, in nanoseconds since 1970-01-01 UTC.
+    pub day_start_ns: u64,
 }
 
 /// A calendar as a config file has it.
@@ -122,6 +140,7 @@ pub(super) struct CalendarText {
     time_zone: String,
     days: Vec<String>,
     sessions: Vec<WindowText>,
+    day_candle: Option<Vec<Session>>,
     #[serde(default)]
     holidays: Vec<Date>,
     #[serde(default)]
@@ -138,6 +157,7 @@ struct WindowText {
 
 const DAY_MINUTES: i32 = 24 * 60;
 const NS: i128 = 1_000_000_000;
+const UTC_DAY_NS: u64 = 86_400_000_000_000;
 
 impl Calendar {
     /// Checks a calendar of a config file.
@@ -184,18 +204,82 @@ impl Calendar {
         for (&day, close) in &text.early_closes {
             special.insert(day, Some(minutes("early_closes", close)?));
         }
+        let in_day = match &text.day_candle {
+            None => [true; 4],
+            Some(sessions) if sessions.is_empty() => {
+                return Err(CalendarError::Empty("day_candle"));
+            }
+            Some(sessions) => {
+                let mut in_day = [false; 4];
+                for session in sessions {
+                    in_day[*session as usize] = true;
+                }
+                in_day
+            }
+        };
         Ok(Self {
             kind: text.kind,
             zone,
             windows,
             days,
             special,
+            in_day,
         })
     }
 
     /// What its instruments are.
     pub fn kind(&self) -> InstrumentKind {
         self.kind
+    }
+
+    /// Whether trades of a session make up the candle of the day. They are part of the shorter
+    /// candles in any case.
+    pub fn is_in_day(&self, session: Session) -> bool {
+        self.in_day[session as usize]
+    }
+
+    /// What the calendar says of a time in nanoseconds since 1970-01-01 UTC, and from when
+    /// (inclusive) to when (exclusive) that holds at least.
+    pub fn moment_at(&self, event_ns: u64) -> (Moment, std::ops::Range<u64>) {
+        let (session, holds) = self.session_at(event_ns);
+        let (day, span) = self.day_at(event_ns);
+        let moment = Moment {
+            session,
+            day,
+            day_start_ns: span.start,
+        };
+        let holds = holds.start.max(span.start)..holds.end.min(span.end);
+        (moment, holds)
+    }
+
+    /// The trading day of a time: its date in days since 1970-01-01, and from when to when it is.
+    pub(super) fn day_at(&self, event_ns: u64) -> (i32, std::ops::Range<u64>) {
+        const EPOCH: Date = Date::constant(1970, 1, 1);
+        let Ok(at) = Timestamp::from_nanosecond(i128::from(event_ns)) else {
+            let start = event_ns - event_ns % UTC_DAY_NS; // see `session_at`
+            return (
+                (event_ns / UTC_DAY_NS) as i32,
+                start..start.saturating_add(UTC_DAY_NS),
+            );
+        };
+        let mut day = at.to_zoned(self.zone.clone()).date();
+        // Where the evening belongs to the next date, that date's day may have begun.
+        if let Ok(next) = day.tomorrow()
+            && self.day_start(next) <= event_ns
+        {
+            day = next;
+        }
+        let start = self.day_start(day);
+        let end = day.tomorrow().map_or(u64::MAX, |next| self.day_start(next));
+        (
+            EPOCH.until(day).map_or(0, |span| span.get_days()),
+            start..end,
+        )
+    }
+
+    fn day_start(&self, day: Date) -> u64 {
+        let first = self.windows.first().map_or(0, |window| window.open);
+        self.instant(day, first.min(0))
     }
 
     /// The session at a time in nanoseconds since 1970-01-01 UTC, and from when (inclusive) to
@@ -300,20 +384,22 @@ fn minutes(field: &'static str, text: &str) -> Result<i32, CalendarError> {
     }
 }
 
-/// Tells the session of tick after tick of one calendar: remembers the last answer and for how
-/// long it holds, so that most ticks cost two comparisons.
+/// Tells what a calendar says of tick after tick: remembers the last answer and for how long it
+/// holds, so that most ticks cost two comparisons.
 #[derive(Clone, Debug, Default)]
-pub struct SessionClock {
-    session: Session,
+pub struct Clock {
+    moment: Moment,
     holds: std::ops::Range<u64>,
 }
 
-impl SessionClock {
-    /// The session of a time in nanoseconds since 1970-01-01 UTC.
-    pub fn session(&mut self, calendar: &Calendar, event_ns: u64) -> Session {
+impl Clock {
+    /// What `calendar`, which must be the same at each call, says of a time in nanoseconds since
+    /// 1970-01-01 UTC.
+    #[inline]
+    pub fn at(&mut self, calendar: &Calendar, event_ns: u64) -> Moment {
         if !self.holds.contains(&event_ns) {
-            (self.session, self.holds) = calendar.session_at(event_ns);
+            (self.moment, self.holds) = calendar.moment_at(event_ns);
         }
-        self.session
+        self.moment
     }
 }

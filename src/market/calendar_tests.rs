@@ -1,4 +1,4 @@
-use super::super::{InstrumentKind, Session, SessionClock};
+use super::super::{Clock, InstrumentKind, Moment, Session};
 use super::*;
 
 fn ns(text: &str) -> u64 {
@@ -136,20 +136,134 @@ fn a_wrong_file_is_refused_with_the_place_and_what_to_write() {
 }
 
 #[test]
-fn a_session_clock_answers_as_the_calendar_does() {
+fn a_clock_answers_as_the_calendar_does() {
     let calendars = Calendars::load("default = 'us-equity'").unwrap();
     let calendar = calendars.of("AAPL");
     let start = ns("2026-03-05T00:00:00Z"); // over the change to summer time on 2026-03-08
-    let mut clock = SessionClock::default();
+    let mut clock = Clock::default();
     let mut seen = [0; 4];
     for minute in 0..6 * 24 * 60 {
         let at = start + minute * 60_000_000_000;
-        let session = clock.session(calendar, at);
-        assert_eq!(session, calendar.session_at(at).0);
-        seen[session as usize] += 1;
+        let moment = clock.at(calendar, at);
+        assert_eq!(moment, calendar.moment_at(at).0);
+        assert_eq!(moment.session, calendar.session_at(at).0);
+        seen[moment.session as usize] += 1;
     }
     // Thursday, Friday, Monday, Tuesday with 5.5, 6.5 and 4 hours each, and before them the last
     // hour of Wednesday evening in New York.
     assert_eq!(seen[1..], [4 * 330, 4 * 390, 4 * 240 + 60]);
     assert_eq!(Session::from_number(2), Some(Session::Regular));
+}
+
+/// The trading day that holds a moment: its date in days since 1970, and its start.
+fn day(calendar: &str, at: &str) -> (i32, u64) {
+    let calendars = Calendars::load(&format!("[instruments]\nX = '{calendar}'")).unwrap();
+    let (moment, holds) = calendars.of("X").moment_at(ns(at));
+    assert!(holds.contains(&ns(at)), "{at}");
+    let Moment {
+        day, day_start_ns, ..
+    } = moment;
+    (day, day_start_ns)
+}
+
+#[test]
+fn a_trading_day_begins_at_midnight_or_with_a_session_that_opens_on_the_evening_before() {
+    const MARCH_2: i32 = 20_514; // a Monday of 2026, in days since 1970
+    for (calendar, at, date, start) in [
+        (
+            "always",
+            "2026-03-02T00:00:00Z",
+            MARCH_2,
+            "2026-03-02T00:00:00Z",
+        ),
+        (
+            "always",
+            "2026-03-01T23:59:59Z",
+            MARCH_2 - 1,
+            "2026-03-01T00:00:00Z",
+        ),
+        // New York's midnight, in winter and, six days later, in summer.
+        (
+            "us-equity",
+            "2026-03-02T04:59:59Z",
+            MARCH_2 - 1,
+            "2026-03-01T05:00:00Z",
+        ),
+        (
+            "us-equity",
+            "2026-03-02T05:00:00Z",
+            MARCH_2,
+            "2026-03-02T05:00:00Z",
+        ),
+        (
+            "us-equity",
+            "2026-03-09T04:00:00Z",
+            MARCH_2 + 7,
+            "2026-03-09T04:00:00Z",
+        ),
+        // Currencies: Monday begins on Sunday at 17:00 in New York.
+        (
+            "fx",
+            "2026-03-01T21:59:59Z",
+            MARCH_2 - 1,
+            "2026-02-28T22:00:00Z",
+        ),
+        (
+            "fx",
+            "2026-03-01T22:00:00Z",
+            MARCH_2,
+            "2026-03-01T22:00:00Z",
+        ),
+        (
+            "fx",
+            "2026-03-02T21:59:59Z",
+            MARCH_2,
+            "2026-03-01T22:00:00Z",
+        ),
+        (
+            "fx",
+            "2026-03-02T22:00:00Z",
+            MARCH_2 + 1,
+            "2026-03-02T22:00:00Z",
+        ),
+        // Futures: the pause before 18:00 belongs to the day that ends with it.
+        (
+            "us-future",
+            "2026-03-02T22:59:59Z",
+            MARCH_2,
+            "2026-03-01T23:00:00Z",
+        ),
+        (
+            "us-future",
+            "2026-03-02T23:00:00Z",
+            MARCH_2 + 1,
+            "2026-03-02T23:00:00Z",
+        ),
+    ] {
+        assert_eq!(day(calendar, at), (date, ns(start)), "{calendar} at {at}");
+    }
+}
+
+#[test]
+fn trading_days_follow_each_other_without_a_gap_over_clock_changes_and_to_the_end_of_time() {
+    for calendar in ["always", "us-equity", "fx", "us-future"] {
+        let calendars = Calendars::load(&format!("default = '{calendar}'")).unwrap();
+        let calendar = calendars.of("X");
+        let (mut at, mut before) = (ns("2026-01-01T12:00:00Z"), None);
+        while at < ns("2027-01-02T00:00:00Z") {
+            let (date, span) = calendar.day_at(at);
+            if let Some((yesterday, end)) = before {
+                assert_eq!((date, span.start), (yesterday + 1, end));
+            }
+            let hours = (span.end - span.start) / 3_600_000_000_000;
+            assert!((23..=25).contains(&hours), "{hours} hours");
+            before = Some((date, span.end));
+            at = span.end;
+        }
+        for extreme in [0, 1, u64::MAX - 1, u64::MAX] {
+            let (moment, holds) = calendar.moment_at(extreme);
+            assert!(moment.day_start_ns <= extreme, "{moment:?}");
+            assert!(holds.contains(&extreme) || extreme == u64::MAX, "{holds:?}");
+        }
+    }
 }

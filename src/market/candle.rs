@@ -14,7 +14,8 @@
 
 use tickring_protocol::{Micros, Trade};
 
-/// The span of a candle. Spans start at whole multiples of their length since 1970-01-01 UTC.
+/// The span of a candle. Spans of up to an hour start at whole multiples of their length since
+/// 1970-01-01 UTC; that of a day is the trading day of the instrument's calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Period {
@@ -24,7 +25,7 @@ pub enum Period {
     Minute = 1,
     /// One hour.
     Hour = 2,
-    /// One day, of UTC.
+    /// One trading day.
     Day = 3,
 }
 
@@ -32,19 +33,17 @@ impl Period {
     /// Every period, shortest first.
     pub const ALL: [Self; 4] = [Self::Second, Self::Minute, Self::Hour, Self::Day];
 
-    /// Its length in nanoseconds.
-    pub const fn len_ns(self) -> u64 {
-        match self {
+    /// Where the span that holds `event_ns` starts, both in nanoseconds since 1970-01-01 UTC;
+    /// `day_start_ns` is where its [trading day](super::Moment) does.
+    #[inline]
+    pub const fn start(self, event_ns: u64, day_start_ns: u64) -> u64 {
+        let len_ns = match self {
             Self::Second => 1_000_000_000,
             Self::Minute => 60_000_000_000,
             Self::Hour => 3_600_000_000_000,
-            Self::Day => 86_400_000_000_000,
-        }
-    }
-
-    /// Where the span that holds `event_ns` starts; both in nanoseconds since 1970-01-01 UTC.
-    pub const fn start(self, event_ns: u64) -> u64 {
-        event_ns - event_ns % self.len_ns()
+            Self::Day => return day_start_ns,
+        };
+        event_ns - event_ns % len_ns
     }
 
     /// `1s`, `1m`, `1h` or `1d`, as in `candle/1m/AAPL`.
@@ -112,10 +111,10 @@ pub struct Candle {
 }
 
 impl Candle {
-    /// The candle of `period` that consists of one trade.
-    pub fn new(period: Period, seq: u64, event_ns: u64, trade: &Trade) -> Self {
+    /// The candle that starts at `start_ns` and consists of one trade.
+    pub fn new(start_ns: u64, seq: u64, event_ns: u64, trade: &Trade) -> Self {
         Self {
-            start_ns: period.start(event_ns),
+            start_ns,
             open: trade.price,
             high: trade.price,
             low: trade.price,
@@ -138,11 +137,7 @@ impl Candle {
         if seq <= self.last_seq {
             return Ok(Folded::Replay);
         }
-        let overflow = |field| CandleError::Overflow { field };
-        self.volume = self
-            .volume
-            .checked_add(trade.qty)
-            .ok_or(overflow("volume"))?;
+        self.volume = self.volume_with(trade)?;
         self.trades += 1; // seq is larger for each, so it cannot pass 2^64
         self.high = self.high.max(trade.price);
         self.low = self.low.min(trade.price);
@@ -155,6 +150,71 @@ impl Candle {
         }
         self.last_seq = seq;
         Ok(Folded::Taken)
+    }
+
+    /// The volume that the candle would have with one more trade.
+    ///
+    /// # Errors
+    /// As [`Candle::fold`].
+    #[inline]
+    pub fn volume_with(&self, trade: &Trade) -> Result<Micros, CandleError> {
+        let volume = self.volume.checked_add(trade.qty);
+        volume.ok_or(CandleError::Overflow { field: "volume" })
+    }
+
+    /// How many numbers [`Candle::words`] gives.
+    pub const WORDS: usize = 11;
+
+    /// All of it as numbers of fixed width.
+    pub(crate) fn words(&self) -> [u64; Self::WORDS] {
+        let bits = |micros: Micros| micros.0 as u64; // the same 64 bits
+        [
+            self.start_ns,
+            bits(self.open),
+            bits(self.high),
+            bits(self.low),
+            bits(self.close),
+            bits(self.volume),
+            self.trades,
+            self.open_ns,
+            self.close_ns,
+            self.first_seq,
+            self.last_seq,
+        ]
+    }
+
+    /// The candle of these words; `None` where they say that there is none, since a candle has a
+    /// trade.
+    pub(crate) fn from_words(words: &[u64; Self::WORDS]) -> Option<Self> {
+        let [start_ns, open, high, low, close, volume, trades, rest @ ..] = *words;
+        let [open_ns, close_ns, first_seq, last_seq] = rest;
+        let micros = |bits: u64| Micros(bits as i64); // the same 64 bits
+        (trades > 0).then_some(Self {
+            start_ns,
+            open: micros(open),
+            high: micros(high),
+            low: micros(low),
+            close: micros(close),
+            volume: micros(volume),
+            trades,
+            open_ns,
+            close_ns,
+            first_seq,
+            last_seq,
+        })
+    }
+
+    /// The candle as clients see it.
+    pub fn shown(&self) -> tickring_protocol::Candle {
+        tickring_protocol::Candle {
+            start_ns: self.start_ns,
+            open: self.open,
+            high: self.high,
+            low: self.low,
+            close: self.close,
+            volume: self.volume,
+            trades: self.trades,
+        }
     }
 }
 
@@ -174,11 +234,8 @@ mod tests {
     #[test]
     fn spans_start_at_whole_multiples_of_utc() {
         let at = 1_723_161_256_322_000_000; // 2024-08-08 23:54:16.322 UTC
-        let starts = Period::ALL.map(|p| p.start(at) / 1_000_000_000);
-        assert_eq!(
-            starts,
-            [1_723_161_256, 1_723_161_240, 1_723_158_000, 1_723_075_200]
-        );
+        let starts = Period::ALL.map(|p| p.start(at, 7_000_000_000) / 1_000_000_000);
+        assert_eq!(starts, [1_723_161_256, 1_723_161_240, 1_723_158_000, 7]);
         assert_eq!(
             Period::ALL.map(|p| Period::from_name(p.name())),
             Period::ALL.map(Some)
@@ -188,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_late_trade_may_become_the_open_but_never_the_close() {
-        let mut candle = Candle::new(Period::Second, 1, 500, &trade(10, 1));
+        let mut candle = Candle::new(0, 1, 500, &trade(10, 1));
         candle.fold(2, 400, &trade(30, 1)).unwrap();
         assert_eq!((candle.open, candle.close), (Micros(30), Micros(10)));
         assert_eq!((candle.first_seq, candle.last_seq), (1, 2));
@@ -196,14 +253,14 @@ mod tests {
 
     #[test]
     fn of_trades_at_one_instant_the_first_seq_opens_and_the_last_closes() {
-        let mut candle = Candle::new(Period::Second, 1, 500, &trade(10, 1));
+        let mut candle = Candle::new(0, 1, 500, &trade(10, 1));
         candle.fold(2, 500, &trade(20, 1)).unwrap();
         assert_eq!((candle.open, candle.close), (Micros(10), Micros(20)));
     }
 
     #[test]
     fn a_replayed_trade_changes_nothing() {
-        let mut candle = Candle::new(Period::Second, 1, 500, &trade(10, 1));
+        let mut candle = Candle::new(0, 1, 500, &trade(10, 1));
         candle.fold(2, 501, &trade(20, 1)).unwrap();
         let before = candle;
         assert_eq!(candle.fold(2, 501, &trade(20, 1)), Ok(Folded::Replay));
@@ -213,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_volume_that_does_not_fit_is_refused_by_name_and_changes_nothing() {
-        let mut candle = Candle::new(Period::Second, 1, 500, &trade(10, i64::MAX));
+        let mut candle = Candle::new(0, 1, 500, &trade(10, i64::MAX));
         let before = candle;
         let error = candle.fold(2, 501, &trade(99, 1)).unwrap_err();
         assert_eq!(error, CandleError::Overflow { field: "volume" });
@@ -233,7 +290,7 @@ mod tests {
                 .zip(1..)
                 .map(|(&(at, price, qty), seq)| (at, seq, trade(price, qty)))
                 .collect();
-            let mut candle = Candle::new(Period::Second, 1, rows[0].0, &rows[0].2);
+            let mut candle = Candle::new(0, 1, rows[0].0, &rows[0].2);
             for (at, seq, trade) in &rows[1..] {
                 candle.fold(*seq, *at, trade).unwrap();
             }

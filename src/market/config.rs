@@ -1,6 +1,7 @@
 //! The config file that tells which calendar an instrument trades by.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
 
@@ -56,7 +57,7 @@ struct File {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Calendars {
-    calendars: Vec<Calendar>,
+    calendars: Vec<Arc<Calendar>>,
     exact: BTreeMap<String, usize>,
     /// Beginnings of names, longest first.
     prefixes: Vec<(String, usize)>,
@@ -65,8 +66,12 @@ pub struct Calendars {
 
 impl Calendars {
     /// The built-in calendars: every instrument trades around the clock.
-    pub fn built_in() -> Self {
-        Self::load("").expect("the built-in file is checked by a test")
+    pub fn built_in() -> Arc<Self> {
+        static BUILT_IN: LazyLock<Arc<Calendars>> = LazyLock::new(|| {
+            let calendars = Calendars::load("").expect("the built-in file is checked by a test");
+            Arc::new(calendars)
+        });
+        Arc::clone(&BUILT_IN)
     }
 
     /// The built-in calendars, and what a file's text adds to them or replaces.
@@ -85,12 +90,13 @@ impl Calendars {
             .calendars
             .iter()
             .map(|(name, text)| {
-                Calendar::new(text).map_err(|error| ConfigError::Calendar {
+                let calendar = Calendar::new(text).map_err(|error| ConfigError::Calendar {
                     name: name.clone(),
                     error,
-                })
+                })?;
+                Ok(Arc::new(calendar))
             })
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Result<Vec<_>, ConfigError>>()?;
         let find = |instrument: &str, calendar: &str| {
             names
                 .iter()
@@ -120,7 +126,7 @@ impl Calendars {
 
     /// The calendar of an instrument, by the topic's name behind `market/`: its own entry, else the
     /// longest beginning that fits, else the default.
-    pub fn of(&self, instrument: &str) -> &Calendar {
+    pub fn of(&self, instrument: &str) -> &Arc<Calendar> {
         &self.calendars[self.index_of(instrument)]
     }
 
@@ -130,7 +136,7 @@ impl Calendars {
     }
 
     /// A calendar by the number that [`index_of`](Self::index_of) gives.
-    pub(crate) fn at(&self, index: usize) -> &Calendar {
+    pub(crate) fn at(&self, index: usize) -> &Arc<Calendar> {
         &self.calendars[index]
     }
 

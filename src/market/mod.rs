@@ -3,7 +3,9 @@
 mod calendar;
 mod candle;
 mod config;
+mod running;
 
-pub use calendar::{Calendar, CalendarError, InstrumentKind, Session, SessionClock};
+pub use calendar::{Calendar, CalendarError, Clock, InstrumentKind, Moment, Session};
 pub use candle::{Candle, CandleError, Folded, Period};
 pub use config::{Calendars, ConfigError};
+pub use running::{Changed, Running};

@@ -53,7 +53,7 @@ pub struct DatabaseSettings {
     /// Which.
     pub target: Target,
     /// The sessions of instruments.
-    pub calendars: Calendars,
+    pub calendars: Arc<Calendars>,
     /// The bounds of batches.
     pub pace: PaceLimits,
 }

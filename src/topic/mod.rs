@@ -5,7 +5,7 @@ mod table;
 
 use std::sync::Arc;
 
-use tickring_protocol::{Event, Frame, Policy, Snapshot};
+use tickring_protocol::{Event, Frame, Policy, Publish, Snapshot};
 
 use crate::machines::{Command, Durability, Machine, Outcome, Refusal};
 
@@ -36,6 +36,31 @@ pub(crate) struct Topic {
     pub(crate) history: History,
     /// For each core, how many of its subscriptions are open; empty until the first.
     interest: Box<[u32]>,
+    /// The topics that show views of this one.
+    pub(crate) views: Views,
+    /// The topic that this one shows a view of.
+    pub(crate) source: Option<Source>,
+}
+
+/// Derived topics of one topic. Sets have a bit for each view.
+#[derive(Debug, Default)]
+pub(crate) struct Views {
+    /// Each with the index of its topic.
+    pub(crate) topics: Vec<(u8, usize)>,
+    /// Those that somebody subscribes to.
+    pub(crate) watched: u32,
+    /// Those of them that have changed since their last event.
+    pub(crate) unseen: u32,
+}
+
+/// Where a derived topic comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    /// The index of the topic.
+    pub(crate) index: usize,
+    pub(crate) view: u8,
+    /// How far that topic was at the newest event of this one.
+    pub(crate) seq: u64,
 }
 
 /// What of a topic outlives a run of the node.
@@ -94,6 +119,8 @@ impl Topic {
             last_node_ns: past.last_node_ns,
             history: History::default(),
             interest: Box::default(),
+            views: Views::default(),
+            source: None,
         }
     }
 
@@ -138,8 +165,24 @@ impl Topic {
         command: &Command<'_>,
         out: &mut Outcome,
     ) -> Result<(), Refusal> {
-        out.clear();
+        out.begin(self.views.watched, self.views.unseen);
         self.machine.apply(command, out)
+    }
+
+    /// Appends what a view shows now as the payload of a PUBLISH; `false` if there is nothing.
+    /// `scratch` is any vector, cleared before use.
+    pub(crate) fn view(&self, view: u8, scratch: &mut Vec<u8>, payload: &mut Vec<u8>) -> bool {
+        scratch.clear();
+        let Some((kind, event_ns)) = self.machine.view(view, scratch) else {
+            return false;
+        };
+        Publish {
+            kind,
+            event_ns,
+            body: scratch,
+        }
+        .encode(payload);
+        true
     }
 
     /// Gives the next event its seq and appends its frame to `out`. Whoever calls it releases the

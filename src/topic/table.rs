@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tickring_protocol::{ErrorCode, TopicName};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{Identity, Past, Topic};
+use super::{Identity, Past, Source, Topic};
 use crate::journal::lane_of;
-use crate::machines::{Durability, Kind, Refusal, Registry};
+use crate::machines::{self, Durability, Kind, MAX_VIEWS, Refusal, Registry};
 
 /// How topics and their ids are spread over the cores.
 ///
@@ -21,7 +21,8 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    /// The core that owns the topic called `name`.
+    /// The core that owns the topic called `name`, unless it is a derived one: see
+    /// [`Topics::owner_of_name`].
     pub(crate) fn owner_of_name(self, name: &str) -> usize {
         if let Some(core) = name
             .strip_prefix("node/core-")
@@ -29,7 +30,11 @@ impl Ids {
         {
             return core % self.cores;
         }
-        (xxh3_64(name.as_bytes()) % self.cores as u64) as usize
+        self.owner_of_hash(xxh3_64(name.as_bytes()))
+    }
+
+    fn owner_of_hash(self, hash: u64) -> usize {
+        (hash % self.cores as u64) as usize
     }
 
     /// The core that owns the topic with this id; ids start at 1.
@@ -99,6 +104,19 @@ impl Topics {
         &self.list[index]
     }
 
+    /// The core that owns the topic called `name`: of a derived topic, the owner of what it shows.
+    pub(crate) fn owner_of_name(&self, name: &str) -> usize {
+        let Some(source) = self.registry.source(name) else {
+            return self.ids.owner_of_name(name);
+        };
+        // The hash of the source's name, put together without a copy.
+        let mut hash = Xxh3::new();
+        for part in [source.kind, "/", source.name] {
+            hash.update(part.as_bytes());
+        }
+        self.ids.owner_of_hash(hash.digest())
+    }
+
     /// The topic called `name`, made now if need be.
     pub(crate) fn open(&mut self, name: &str) -> Result<usize, Refusal> {
         if let Some(&index) = self.by_name.get(name) {
@@ -114,8 +132,35 @@ impl Topics {
                 "topics of this kind are durable, and this server keeps no journal; start it with --data",
             ));
         }
+        let source = kind.source(name.name()).transpose()?;
+        let source = source.map(|it| self.open_source(it)).transpose()?;
         let identity = self.identify(name.as_str(), kind, self.epoch)?;
-        Ok(self.add(identity, Past::none(kind.create(name.name()))))
+        let index = self.add(identity, Past::none(kind.create(name.name())));
+        if let Some(source) = source {
+            self.list[source.index]
+                .views
+                .topics
+                .push((source.view, index));
+            self.list[index].source = Some(source);
+        }
+        Ok(index)
+    }
+
+    /// The topic that a derived one shows, made now if need be.
+    fn open_source(&mut self, source: machines::Source<'_>) -> Result<Source, Refusal> {
+        let index = self.open(&format!("{}/{}", source.kind, source.name))?;
+        let topic = &self.list[index];
+        if topic.is_durable() || topic.source.is_some() || source.view >= MAX_VIEWS {
+            return Err(Refusal::new(
+                ErrorCode::Internal,
+                "its kind is registered as derived from one that is durable or derived itself",
+            ));
+        }
+        Ok(Source {
+            index,
+            view: source.view,
+            seq: 0,
+        })
     }
 
     /// Takes a topic over from an earlier run of the node. A durable one goes on in its `epoch`.
@@ -148,6 +193,7 @@ impl Topics {
             policy: kind.policy(),
             durability: match self.lanes {
                 0 => Durability::Memory,
+                _ if kind.is_derived() => Durability::Memory,
                 _ => kind.durability(),
             },
             lane: lane_of(name, self.lanes),

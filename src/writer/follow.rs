@@ -91,7 +91,7 @@ pub struct Follow {
     /// The database.
     pub target: Target,
     /// Which sessions the instruments have.
-    pub calendars: Calendars,
+    pub calendars: Arc<Calendars>,
     /// The bounds of batches.
     pub pace: PaceLimits,
     /// How long the journal keeps what is in the tables.
@@ -173,7 +173,7 @@ impl Figures {
 /// [`StoreError`] says what to do.
 pub async fn check(follow: &Follow) -> Result<(), StoreError> {
     let mut store = follow.target.connect().await?;
-    let calendars = follow.calendars.clone();
+    let calendars = Arc::clone(&follow.calendars);
     let opened = Projection::open(
         &mut store,
         follow.lane,

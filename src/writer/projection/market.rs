@@ -1,11 +1,12 @@
 //! The fold of ticks into latest rows and candles, over what the store holds of them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::Counters;
-use crate::market::{Candle, CandleError, Folded, Period};
+use crate::market::{Calendar, Candle, CandleError, Clock, Folded, Period};
 use crate::writer::store::{
     Batch, CandleRow, LatestRow, Recent, Store, StoreError, TickContent, TickRow,
 };
@@ -26,6 +27,8 @@ pub(super) struct Market {
 }
 
 struct Topic {
+    calendar: Arc<Calendar>,
+    clock: Clock,
     latest: LatestRow,
     newest: [Option<Candle>; 4],
     /// Whether the batch being folded changes its latest row.
@@ -33,31 +36,37 @@ struct Topic {
 }
 
 impl Market {
-    /// Loads what the fold of `ticks` needs and is not in memory. `id` tells a topic's id in the
-    /// tables.
-    pub(super) async fn load<S: Store>(
+    /// Loads what the fold of `ticks` needs and is not in memory. `known` tells a topic's id in the
+    /// tables, and its calendar.
+    pub(super) async fn load<'c, S: Store>(
         &mut self,
         store: &mut S,
         ticks: &[TickRow],
-        id: impl Fn(u32) -> u32,
+        known: impl Fn(u32) -> (u32, &'c Arc<Calendar>),
     ) -> Result<(), StoreError> {
         let mut asked = HashSet::new();
-        let unknown: Vec<u32> = ticks
+        let (unknown, calendars): (Vec<u32>, Vec<&Arc<Calendar>>) = ticks
             .iter()
-            .map(|row| id(row.topic))
-            .filter(|id| !self.topics.contains_key(id) && asked.insert(*id))
-            .collect();
+            .map(|row| known(row.topic))
+            .filter(|(id, _)| !self.topics.contains_key(id) && asked.insert(*id))
+            .unzip();
         if !unknown.is_empty() {
             let found = store.recent(&unknown).await?;
-            for (id, recent) in unknown.into_iter().zip(found) {
-                self.topics.insert(id, Topic::new(id, recent));
+            for ((id, calendar), recent) in unknown.into_iter().zip(calendars).zip(found) {
+                let topic = Topic::new(id, Arc::clone(calendar), recent);
+                self.topics.insert(id, topic);
             }
         }
         for period in Period::ALL {
             let mut missing = HashSet::new();
             for row in ticks {
-                let (id, start) = (id(row.topic), period.start(row.event_ns));
-                let newest = self.topics[&id].newest[period as usize];
+                let id = known(row.topic).0;
+                let topic = self.topics.get_mut(&id);
+                let topic = topic.expect("all topics of the batch were loaded above");
+                let Some(start) = topic.start(period, row) else {
+                    continue;
+                };
+                let newest = topic.newest[period as usize];
                 if matches!(row.content, TickContent::Trade(_))
                     && newest.is_some_and(|newest| start < newest.start_ns)
                     && !self.older.contains_key(&(id, period, start))
@@ -154,7 +163,8 @@ impl Market {
         counters.refused += u64::from(refused);
     }
 
-    /// The new state of the period's candle and whether the trade was late; `None` for a replay.
+    /// The new state of the period's candle and whether the trade was late; `None` if it changes
+    /// none: a replay, or a trade that does not count for the day.
     fn fold_period(
         &mut self,
         period: Period,
@@ -165,7 +175,9 @@ impl Market {
         else {
             return Ok(None);
         };
-        let start = period.start(row.event_ns);
+        let Some(start) = topic.start(period, row) else {
+            return Ok(None);
+        };
         let newest = &mut topic.newest[period as usize];
         let late = newest.is_some_and(|candle| candle.start_ns > start);
         if let Some(candle) = newest.take_if(|candle| candle.start_ns < start) {
@@ -178,7 +190,7 @@ impl Market {
             false => newest,
         };
         match place {
-            None => *place = Some(Candle::new(period, row.seq, row.event_ns, &trade)),
+            None => *place = Some(Candle::new(start, row.seq, row.event_ns, &trade)),
             Some(candle) => match candle.fold(row.seq, row.event_ns, &trade)? {
                 Folded::Taken => {}
                 Folded::Replay => return Ok(None),
@@ -196,16 +208,25 @@ impl Market {
 }
 
 impl Topic {
-    fn new(id: u32, recent: Recent) -> Self {
+    fn new(id: u32, calendar: Arc<Calendar>, recent: Recent) -> Self {
         let empty = LatestRow {
             topic: id,
             ..LatestRow::default()
         };
         Self {
+            calendar,
+            clock: Clock::default(),
             latest: recent.latest.unwrap_or(empty),
             newest: recent.candles,
             changed: false,
         }
+    }
+
+    /// Where the candle that a trade belongs to starts; `None` if it does not count for the day.
+    fn start(&mut self, period: Period, row: &TickRow) -> Option<u64> {
+        let moment = self.clock.at(&self.calendar, row.event_ns);
+        let counts = period != Period::Day || self.calendar.is_in_day(moment.session);
+        counts.then(|| period.start(row.event_ns, moment.day_start_ns))
     }
 }
 

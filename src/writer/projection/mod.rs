@@ -29,7 +29,7 @@ use tickring_protocol::{EventKind, Quote, Trade};
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use self::market::Market;
-use crate::market::{Calendars, SessionClock};
+use crate::market::{Calendars, Clock};
 use crate::writer::store::{
     Batch, Checkpoint, EventRow, MAX_TIME_NS, Store, StoreError, TickContent, TickRow, TopicKey,
 };
@@ -83,8 +83,8 @@ pub struct Projection {
     slots: Vec<Slot>,
     /// Slots that have no id yet.
     unlearned: Vec<u32>,
-    calendars: Calendars,
-    clocks: Vec<SessionClock>,
+    calendars: Arc<Calendars>,
+    clocks: Vec<Clock>,
     market: Market,
     /// Rows whose `topic` is still the number of a slot.
     pending: Batch,
@@ -123,7 +123,7 @@ impl Projection {
         store: &mut S,
         lane: u32,
         journal: u64,
-        calendars: Calendars,
+        calendars: Arc<Calendars>,
         limits: PaceLimits,
     ) -> Result<(Self, u64), StoreError> {
         let checkpoints = store.checkpoints().await?;
@@ -148,7 +148,7 @@ impl Projection {
             },
             ..Batch::default()
         };
-        let clocks = vec![SessionClock::default(); calendars.len()];
+        let clocks = vec![Clock::default(); calendars.len()];
         let projection = Self {
             topics: HashMap::default(),
             names: HashMap::default(),
@@ -192,7 +192,9 @@ impl Projection {
                 seq: record.seq,
                 event_ns,
                 node_ns,
-                session: self.clocks[calendar].session(self.calendars.at(calendar), event_ns),
+                session: self.clocks[calendar]
+                    .at(self.calendars.at(calendar), event_ns)
+                    .session,
                 content,
             }),
             None => self.pending.events.push(EventRow {
@@ -339,7 +341,8 @@ impl Projection {
         self.learn_ids(store).await?;
         self.market
             .load(store, &self.pending.ticks, |slot| {
-                self.slots[slot as usize].id
+                let slot = &self.slots[slot as usize];
+                (slot.id, self.calendars.at(slot.calendar))
             })
             .await?;
 

@@ -216,8 +216,9 @@ async fn project<S: Store>(store: &mut S, records: &[Owned], step: usize) -> Pro
 
 /// Candles as SQL reckons them from the ticks, and as they are stored.
 async fn candles_equal_sql(place: &Place) {
-    for period in Period::ALL {
-        let len = period.len_ns();
+    // The calendar of all instruments here is that of UTC.
+    let lens: [u64; 4] = [1, 60, 3_600, 86_400].map(|seconds| seconds * 1_000_000_000);
+    for (period, len) in Period::ALL.into_iter().zip(lens) {
         let reckoned = place
             .sql(&format!(
                 "WITH t AS (SELECT topic_id, event_ns - event_ns % {len} AS start_ns, event_ns, seq, \
@@ -449,7 +450,9 @@ async fn a_trade_that_overflows_a_candle_is_kept_as_a_tick_and_counted(place: Pl
 async fn sessions_come_from_the_instruments_calendar_and_derived_topics_are_left_out() {
     let place = Place::sqlite();
     let mut store = place.open().await;
-    let calendars = Calendars::load("[instruments]\nAAPL = 'us-equity'").unwrap();
+    let calendars = Calendars::load("[instruments]\nAAPL = 'us-equity'")
+        .unwrap()
+        .into();
     let limits = PaceLimits::default();
     let (mut projection, _) = Projection::open(&mut store, 0, JOURNAL, calendars, limits)
         .await
@@ -476,6 +479,16 @@ async fn sessions_come_from_the_instruments_calendar_and_derived_topics_are_left
     let mut sorted = sessions.clone();
     sorted.sort();
     assert_eq!(sorted, ["0", "1", "2", "2", "3"], "{sessions:?}");
+    // Of a share, only the regular session makes the day's candle, which begins with the day in
+    // New York; every trade is in its hour.
+    let id = store.find_topic("market/AAPL").await.unwrap().unwrap();
+    let days = store.page_candles(id, Period::Day, 0, u64::MAX, 10).await;
+    let days = days.unwrap();
+    assert_eq!(days.len(), 1, "{days:?}");
+    assert_eq!(days[0].start_ns, at - 4 * hour);
+    assert_eq!((days[0].trades, days[0].first_seq), (1, 3));
+    let hours = store.page_candles(id, Period::Hour, 0, u64::MAX, 10).await;
+    assert_eq!(hours.unwrap().len(), 4);
     assert!(place.sql("SELECT * FROM events").await.is_empty());
     assert_eq!(
         place.sql("SELECT name FROM topics ORDER BY name").await,

@@ -42,7 +42,7 @@ fn trade_tick(topic: u32, seq: u64, price: i64) -> TickRow {
 }
 
 fn candle(last_seq: u64, volume: i64) -> Candle {
-    let mut candle = Candle::new(Period::Minute, 1, 61_000_000_000, &trade(5, volume));
+    let mut candle = Candle::new(60_000_000_000, 1, 61_000_000_000, &trade(5, volume));
     candle.last_seq = last_seq;
     candle
 }
@@ -145,8 +145,8 @@ async fn every_row_comes_back_as_it_was_written(place: Place) {
         checkpoint: at(5),
         ..Batch::default()
     };
-    for (rows, period) in batch.candles.iter_mut().zip(Period::ALL) {
-        let candle = Candle::new(period, 1, 99_000_000_000_000, &trade(7, 8));
+    for rows in &mut batch.candles {
+        let candle = Candle::new(99_000_000_000, 1, 99_000_000_000, &trade(7, 8));
         rows.push(CandleRow { topic: id, candle });
     }
     let candles = batch.candles.clone();
@@ -195,7 +195,7 @@ async fn the_ends_of_the_range_survive_to_the_last_decimal(place: Place) {
         batch
             .ticks
             .push(tick(id, seq, seq, TickContent::Trade(content)));
-        let candle = Candle::new(Period::Second, seq, seq * 1_000_000_000, &content);
+        let candle = Candle::new(seq * 1_000_000_000, seq, seq * 1_000_000_000, &content);
         batch.candles[0].push(CandleRow { topic: id, candle });
     }
     let sent = batch.clone();
@@ -396,13 +396,8 @@ async fn what_is_recent_is_found_for_many_topics_at_once(place: Place) {
     };
     for topic in 1..=600 {
         for minute in 0..3 {
-            let event_ns = minute * Period::Minute.len_ns();
-            let candle = Candle::new(
-                Period::Minute,
-                minute + 1,
-                event_ns,
-                &trade(topic.into(), 1),
-            );
+            let event_ns = minute * 60_000_000_000;
+            let candle = Candle::new(event_ns, minute + 1, event_ns, &trade(topic.into(), 1));
             batch.candles[1].push(CandleRow { topic, candle });
         }
     }

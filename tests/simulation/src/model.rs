@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tickring::machines::{
-    self, Command, Kind, Machine, Market, NodeMachine, Outcome, Refusal, Registry, Stream,
-    Unreadable,
+    self, Command, Derived, Kind, Machine, Market, NodeMachine, Outcome, Refusal, Registry, Stream,
+    Unreadable, candle_view,
 };
-use tickring_protocol::{ErrorCode, Policy};
+use tickring_protocol::{ErrorCode, EventKind, Policy};
 use xxhash_rust::xxh3::xxh3_64;
 
+/// The kind that shows views of markets.
+pub(crate) const CANDLE: &str = "candle";
 /// The kind of [`Tally`].
 pub(crate) const TALLY: &str = "tally";
 /// A tally's command that makes as many events as the first byte says, modulo 4.
@@ -43,6 +45,8 @@ pub(crate) struct Topic {
     pub(crate) events: Vec<Record>,
     /// Bytes of its EVENT frames.
     pub(crate) bytes: usize,
+    /// What its machine's views show now, by their number.
+    views: [Option<Box<[u8]>>; 4],
 }
 
 impl Topic {
@@ -94,6 +98,22 @@ impl Model {
         ))
     }
 
+    /// A derived topic that somebody subscribes to shows what its view shows, once all is at rest.
+    pub(crate) fn hold_shown(&self, topic: usize) -> Result<(), String> {
+        let topic = &self.topics[topic];
+        let Some(rest) = topic.name.strip_prefix("candle/") else {
+            return Ok(());
+        };
+        let (view, instrument) = candle_view(rest).map_err(|refusal| refusal.to_string())?;
+        let source = self.find(&format!("market/{instrument}"));
+        let newest = source.and_then(|t| self.topics[t].views[usize::from(view)].as_deref());
+        let shown = topic.events.last().map(|event| &*event.body);
+        match shown == newest {
+            true => Ok(()),
+            false => Err(format!("{} shows {shown:?} and not {newest:?}", topic.name)),
+        }
+    }
+
     fn made(&mut self, topic: usize, command: &Command<'_>, out: &Outcome, machine: &dyn Machine) {
         let id = identity(command.code, command.payload);
         let node_ns = command.now_ns;
@@ -101,6 +121,10 @@ impl Model {
         let kind = machine.snapshot(&mut state);
         if self.turn.0 != node_ns {
             self.turn = (node_ns, 0);
+        }
+        for (view, shown) in self.topics[topic].views.iter_mut().enumerate() {
+            let mut body = Vec::new();
+            *shown = machine.view(view as u8, &mut body).map(|_| body.into());
         }
         let count = out.events().len();
         for (place, (event_kind, event_ns, body)) in out.events().enumerate() {
@@ -150,6 +174,9 @@ impl SharedModel {
         let mut registry = Registry::empty();
         registry.register(self.kind("stream", Policy::Resume, || Box::new(Stream)));
         registry.register(self.kind("market", Policy::Conflate, || Box::<Market>::default()));
+        let candle = || -> Box<dyn Machine> { Box::new(Derived::new(EventKind::Candle as u16)) };
+        let candle = self.kind(CANDLE, Policy::Conflate, candle);
+        registry.register(candle.derived_from("market", candle_view));
         registry.register(self.kind("node", Policy::Conflate, || Box::new(NodeMachine)));
         registry.register(self.kind(TALLY, Policy::Resume, || Box::<Tally>::default()));
         registry
@@ -170,6 +197,7 @@ impl SharedModel {
                 has_snapshots: machine.snapshot(&mut Vec::new()).is_some(),
                 events: Vec::new(),
                 bytes: 0,
+                views: Default::default(),
             });
             Box::new(Recorded {
                 machine,
@@ -202,6 +230,10 @@ impl Machine for Recorded {
 
     fn snapshot(&self, out: &mut Vec<u8>) -> Option<u16> {
         self.machine.snapshot(out)
+    }
+
+    fn view(&self, view: u8, out: &mut Vec<u8>) -> Option<(u16, u64)> {
+        self.machine.view(view, out)
     }
 
     fn save(&self, out: &mut Vec<u8>) {
@@ -285,5 +317,5 @@ fn fold(hash: u64, body: &[u8]) -> u64 {
 
 /// Whether a kind of this name is registered.
 pub(crate) fn is_kind(kind: &str) -> bool {
-    matches!(kind, "stream" | "market" | "node") || kind == TALLY
+    matches!(kind, "stream" | "market" | "node" | CANDLE | TALLY)
 }

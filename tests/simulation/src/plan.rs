@@ -5,6 +5,7 @@ use std::time::Duration;
 use tickring::core::Limits;
 
 use crate::dice::Dice;
+use crate::model::{CANDLE, TALLY};
 
 /// The sizes of one world.
 #[derive(Debug)]
@@ -39,12 +40,20 @@ impl Plan {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         let cores = dice.pick(&[1, 1, 2, 2, 3, 4]);
         let clients = dice.between(2, 9);
-        let kinds = ["stream", "market", crate::model::TALLY];
+        let kinds = ["stream", "market", TALLY];
         let mut topics: Vec<String> = (0..dice.between(1, 6))
             .map(|i| format!("{}/t{i}", dice.pick(&kinds)))
             .collect();
         if dice.chance(15) {
             topics.push(format!("node/core-{}", dice.below(cores)));
+        }
+        for n in 0..topics.len() {
+            if let Some(instrument) = topics[n].strip_prefix("market/")
+                && dice.chance(60)
+            {
+                let period = dice.pick(&["1s", "1m", "1h", "1d"]);
+                topics.push(format!("{CANDLE}/{period}/{instrument}"));
+            }
         }
         let ms = |dice: &mut Dice, low, high| Duration::from_millis(dice.between(low, high) as u64);
         let outbox_bytes = dice.pick(&[1 << 10, 2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10]);

@@ -325,8 +325,13 @@ impl World {
             if let Some(link) = client.link.as_ref().filter(|l| l.reading == Reading::All)
                 && !self.sockets[link.socket].failed
             {
+                let shown = |()| {
+                    let mut topics = link.sight.subscriptions.iter().map(|sub| sub.topic);
+                    topics.try_for_each(|topic| model.hold_shown(topic))
+                };
                 link.sight
                     .complete(&link.shadow, &model)
+                    .and_then(shown)
                     .map_err(|broken| {
                         format!(
                             "at rest, client {} (socket {}): {broken}",
@@ -354,8 +359,9 @@ impl World {
         let mut newest = std::collections::BTreeMap::new();
         for (topic, command) in &model.order {
             let Some((link, place)) = written.get(command) else {
+                let name = &model.topics[*topic].name;
                 ensure!(
-                    model.topics[*topic].name.starts_with("node/"),
+                    name.starts_with("node/") || name.starts_with("candle/"),
                     "{} has a command that nobody sent",
                     model.topics[*topic].name
                 );

@@ -1,10 +1,11 @@
 //! Answers to commands, and refusals of topic names.
 
+use tickring::machines::candle_view;
 use tickring_protocol::{ErrorCode, Reply, TopicName};
 
 use crate::client::Around;
 use crate::ensure;
-use crate::model::{Model, is_kind};
+use crate::model::{CANDLE, Model, is_kind};
 use crate::shadow::{Asked, Shadow};
 
 pub(super) fn reply(
@@ -129,6 +130,9 @@ pub(super) fn name_refused(
     let expected = match TopicName::new(name) {
         Err(error) => error.code(),
         Ok(topic) if !is_kind(topic.kind()) => ErrorCode::UnknownKind,
+        Ok(topic) if topic.kind() == CANDLE && candle_view(topic.name()).is_err() => {
+            ErrorCode::BadName
+        }
         Ok(_) => {
             around.coverage.topic_limit += 1;
             ensure!(around.model.find(name).is_none(), "{name} exists");
