@@ -21,7 +21,7 @@ use tickring::writer::follow::Target;
 use tickring::writer::projection::PaceLimits;
 use tickring_protocol::{DEFAULT_PORT, MAX_FRAME_LEN};
 
-pub(crate) use units::{ByteSize, Span};
+pub(crate) use units::{ByteSize, Listen, Span};
 
 /// Where a configuration is looked for when none is named; the first that exists is read.
 const SEARCHED: [&str; 2] = ["tickring.toml", "/etc/tickring.toml"];
@@ -92,6 +92,11 @@ settings! {
     /// Address and port to listen on; port 0 takes a free one.
     ["TICKRING_LISTEN", "ADDR"]
     listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT));
+
+    /// Address and port for /metrics (Prometheus), /healthz and /readyz, by HTTP and without an
+    /// access check, so for the operators' network only; port 0 takes a free one. Empty: none.
+    ["TICKRING_METRICS", "ADDR"]
+    metrics: Listen = Listen(None);
 
     /// Cores: threads that each run a share of the connections and of the topics. Unless it is
     /// set, one for each CPU that this process may use.
@@ -508,7 +513,7 @@ mod tests {
             assert!(lines[at - 1].starts_with("# Default: "), "{line}");
             count += 1;
         }
-        assert_eq!(count, 32);
+        assert_eq!(count, 33);
         assert!(
             text.contains(
                 "# From 8KiB to 16MiB.\n# Default: \"512KiB\"\nmax_frame_bytes = \"512KiB\""

@@ -8,12 +8,16 @@
 #[cfg(not(loom))]
 pub mod core;
 #[cfg(not(loom))]
+pub mod histogram;
+#[cfg(not(loom))]
 pub mod journal;
 #[cfg(not(loom))]
 pub mod machines;
 pub mod mailbox;
 #[cfg(not(loom))]
 pub mod market;
+#[cfg(all(feature = "metrics", not(loom)))]
+pub mod metrics;
 #[cfg(not(loom))]
 pub mod node;
 pub mod ring;

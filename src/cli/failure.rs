@@ -20,6 +20,10 @@ pub(super) enum Failure {
     Data { dir: PathBuf, cause: io::Error },
     #[error("cannot listen on {address}: {cause}; choose another address with --listen")]
     Listen { address: String, cause: io::Error },
+    #[error(
+        "cannot listen on {address} for metrics: {cause}; choose another address with --metrics"
+    )]
+    Metrics { address: String, cause: io::Error },
     #[error(transparent)]
     Node(NodeError),
     #[error(

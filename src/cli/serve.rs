@@ -1,10 +1,13 @@
 //! `tickring serve`.
 
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
+use tickring::journal::Progress;
+use tickring::metrics::Server as Metrics;
 use tickring::node::{Node, NodeConfig, NodeError};
 
 use super::failure::Failure;
@@ -18,7 +21,9 @@ use crate::config::{Config, Sources};
 /// `TICKRING_MAX_TOPICS`, `--max-topics`. Sizes are written as 65536, 64KiB, 16MiB or 1GiB;
 /// times as 500ms, 5s, 2m or 1h.
 ///
-/// Once ready it prints one line, such as "listening on 127.0.0.1:7400 (2 cores, journal in /var/lib/tickring)". On the first
+/// Once ready it prints one line, such as "listening on 127.0.0.1:7400 (2 cores, journal in
+/// /var/lib/tickring)"; with --metrics another one before it, such as "metrics on
+/// http://127.0.0.1:7401/metrics". On the first
 /// signal it says GOODBYE to all clients, finishes what it has accepted and exits with 0; on a
 /// second it exits at once with 130.
 #[derive(Debug, Args)]
@@ -56,9 +61,18 @@ fn serve(config: &Config) -> Result<(), Failure> {
         .journal
         .as_ref()
         .map(|j| recovery::show(&j.progress));
+    let progress = settings.journal.as_ref().map(|j| Arc::clone(&j.progress));
+    let metrics = config
+        .metrics
+        .0
+        .map(|at| metrics(at, progress))
+        .transpose()?;
     let started = start(settings);
     drop(shown);
-    let node = started?;
+    let mut node = started?;
+    if let (Some(metrics), Some(observer)) = (&metrics, node.observer()) {
+        metrics.watch(observer);
+    }
     let stopper = node.stopper();
     signals::on_first_signal(move |signal| {
         tracing::info!(signal, "stopping; a second signal ends the process at once");
@@ -79,8 +93,24 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let _ = stdout.flush();
     drop(stdout);
     let ended = node.wait().map_err(Failure::Node);
+    drop(metrics);
     tracing::info!("stopped");
     ended
+}
+
+/// Listens for whoever looks after the server, before recovery begins: that may take long.
+fn metrics(address: SocketAddr, progress: Option<Arc<Progress>>) -> Result<Metrics, Failure> {
+    let listener = Metrics::start(address, progress).map_err(|cause| Failure::Metrics {
+        address: address.to_string(),
+        cause,
+    })?;
+    // Nobody has to read it.
+    let _ = writeln!(
+        io::stdout(),
+        "metrics on http://{}/metrics",
+        listener.local_addr()
+    );
+    Ok(listener)
 }
 
 /// Starts the node, naming the address if that is what is wrong.

@@ -30,6 +30,7 @@ impl Core {
     /// Deliveries of another core came.
     pub fn on_deliveries(&mut self, from: usize, mut parcel: Deliveries) {
         debug_assert_ne!(from, self.core);
+        self.on_parcel(parcel.written_ns);
         let bytes = std::mem::take(&mut parcel.bytes);
         let text = |span: std::ops::Range<usize>| {
             std::str::from_utf8(&bytes[span]).expect("the sender stored a str")
@@ -98,10 +99,10 @@ impl Core {
         if self.requests[to].is_empty() {
             return None;
         }
-        Some(std::mem::replace(
-            &mut self.requests[to],
-            self.parcels.requests(),
-        ))
+        let empty = self.parcels.requests();
+        let mut parcel = std::mem::replace(&mut self.requests[to], empty);
+        parcel.written_ns = self.now.wall_ns;
+        Some(parcel)
     }
 
     /// Whether mail for other cores was not taken yet.
@@ -162,6 +163,7 @@ impl Core {
         if !matches!(self.connection(slot).state, State::Active | State::Draining) {
             return;
         }
+        self.tally.refused(head.code);
         let reply = Reply {
             request_id: head.request_id,
             topic_id: head.topic_id,
@@ -289,8 +291,8 @@ impl Core {
         connection.asked -= 1;
         if !subscription.told && !frames.is_empty() {
             subscription.told = true;
-            self.stats.gaps += 1;
         }
+        self.count_gap(frames);
         let mut frames = frames;
         if plant == Some(Plant::CatchUpSkipsOne) && answer.live {
             let last = events(frames)

@@ -33,6 +33,7 @@ impl Core {
             return;
         };
         connection.last_heard = now;
+        self.tally.counts.received_bytes += bytes.len() as u64;
         if !connection.reads() {
             return;
         }
@@ -503,6 +504,7 @@ impl Core {
         request_id: u64,
         text: &str,
     ) {
+        self.tally.refused(code);
         let error = ErrorFrame {
             code: code as u16,
             frame_type,

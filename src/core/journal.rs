@@ -53,6 +53,8 @@ pub(super) struct Journal {
     /// Whether nothing was left untaken when the turn began, and not too much is held.
     ready: bool,
     failed: bool,
+    /// The monotonic time of this turn.
+    now_ns: u64,
     held_bytes: usize,
     spare: Vec<HeldTurn>,
     fences: Vec<Fence>,
@@ -80,6 +82,8 @@ struct Lane {
 #[derive(Debug, Default)]
 pub(super) struct HeldTurn {
     ticket: u64,
+    /// The monotonic time of the turn that holds the first of them.
+    since_ns: u64,
     pub(super) items: Vec<Held>,
     pub(super) bytes: Vec<u8>,
 }
@@ -132,6 +136,7 @@ impl Journal {
             replies: ReplyWindow::new(config.replies),
             ready: true,
             failed: false,
+            now_ns: 0,
             held_bytes: 0,
             spare: Vec::new(),
             fences: Vec::new(),
@@ -145,13 +150,19 @@ impl Journal {
         self.lanes.len() as u32 // they were given as a u32
     }
 
+    /// Bytes that wait for the disk.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Whether commands may be taken in.
     pub(super) fn is_ready(&self) -> bool {
         self.ready && !self.failed
     }
 
     /// Looks at the start of a turn whether the last one's batches were taken.
-    pub(super) fn begin_turn(&mut self) {
+    pub(super) fn begin_turn(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
         let taken = self.lanes.iter().all(|lane| lane.batch.is_empty());
         self.ready = taken && self.held_bytes <= MOST_HELD_BYTES;
     }
@@ -266,7 +277,7 @@ impl Journal {
         let ticket = lane.taken + u64::from(!lane.batch.is_empty());
         if lane.held.back().is_none_or(|turn| turn.ticket < ticket) {
             let mut turn = self.spare.pop().unwrap_or_default();
-            turn.ticket = ticket;
+            (turn.ticket, turn.since_ns) = (ticket, self.now_ns);
             lane.held.push_back(turn);
         }
         let turn = lane.held.back_mut().expect("one was just put there");
@@ -359,6 +370,9 @@ impl Core {
     /// turn.
     pub fn on_committed(&mut self, lane: u32, ticket: u64, position: u64) {
         while let Some(mut turn) = self.journal.released(lane, ticket) {
+            let waited = self.now.mono_ns - turn.since_ns;
+            let release = &mut self.tally.times.release;
+            release.record_many(waited, turn.items.len() as u64);
             for item in turn.items.drain(..) {
                 self.release_held(item, &turn.bytes);
             }

@@ -74,6 +74,7 @@ impl Core {
             return;
         };
         connection.farewell_sent = true;
+        self.tally.refused(farewell.code);
         let (code, retry_after_ms, text) = (
             farewell.code as u16,
             farewell.retry_after_ms,

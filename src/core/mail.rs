@@ -157,6 +157,8 @@ pub struct Requests {
     pub(crate) bytes: Vec<u8>,
     /// The most bytes of events that the answers may have.
     pub(crate) asked_bytes: usize,
+    /// The time of the turn that gave it away.
+    pub(crate) written_ns: u64,
 }
 
 /// The deliveries of one turn for one core.
@@ -164,6 +166,8 @@ pub struct Requests {
 pub struct Deliveries {
     pub(crate) letters: Vec<Letter>,
     pub(crate) bytes: Vec<u8>,
+    /// The time of the turn that gave it away.
+    pub(crate) written_ns: u64,
 }
 
 impl Requests {

@@ -15,7 +15,8 @@
 //! 3. [`Core::end_turn`]: the turn's events reach their subscribers' outboxes.
 //! 4. What to do: [`Core::poll_action`] until there is none; [`Core::take_requests`] and
 //!    [`Core::take_deliveries`] for each other core whose mailbox has room, and
-//!    [`Core::take_journal`] for each lane that has; then sleep until something happens or [`Core::next_deadline`], unless [`Core::has_parked_work`].
+//!    [`Core::take_journal`] for each lane that has; then [`Core::on_turn_over`], and sleep until something happens or
+//!    [`Core::next_deadline`], unless [`Core::has_parked_work`].
 //!
 //! Batching needs no knob: a turn takes in all that has come, so that alone a message leaves at
 //! once, and under load one send carries many.
@@ -25,6 +26,7 @@ mod batch;
 mod catch_up;
 mod connection;
 mod derive;
+mod figures;
 mod intake;
 mod journal;
 mod lifecycle;
@@ -50,6 +52,7 @@ use crate::topic::{ChunkPool, HistoryLimits, Ids, Topics};
 use audience::Audiences;
 use batch::{Purpose, TurnLog};
 use connection::{Connection, Farewell, Parked, Receiving};
+use figures::Tally;
 use journal::Journal;
 use lifecycle::{no_room, shutting_down};
 use mail::ConnectionRef;
@@ -58,6 +61,7 @@ use replica::Replicas;
 use state::{Event, State};
 
 pub use batch::{Payload, Segment};
+pub use figures::{Counts, Figures, Slow, Times};
 pub use journal::JournalConfig;
 pub use limits::Limits;
 pub use mail::{Deliveries, ParcelPool, Requests};
@@ -186,6 +190,7 @@ pub struct Core {
     parcels: Arc<ParcelPool>,
 
     stats: NodeStats,
+    tally: Tally,
     report_at: u64,
     /// `node/core-N`, and its index once somebody has subscribed to it.
     report_name: String,
@@ -260,6 +265,7 @@ impl Core {
                 cores: cores as u32,
                 ..NodeStats::default()
             },
+            tally: Tally::default(),
             report_at: now.mono_ns,
             report_name: format!("node/core-{core}"),
             report_topic: None,
@@ -276,8 +282,9 @@ impl Core {
         self.log.end_turn();
         self.now = now;
         self.stats.turns += 1;
+        self.tally.begin_turn(self.stats.commands);
         self.deliveries_taken = self.deliveries.iter().all(Deliveries::is_empty);
-        self.journal.begin_turn();
+        self.journal.begin_turn(now.mono_ns);
         self.expire();
         self.report();
         for _ in 0..self.hungry.len() {
@@ -320,6 +327,7 @@ impl Core {
     }
 
     fn accept(&mut self, slot: u32, entropy: u128) {
+        self.tally.counts.accepted += 1;
         let index = slot as usize;
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);

@@ -71,10 +71,12 @@ impl Core {
 
     /// Requests of another core came.
     pub fn on_requests(&mut self, from: usize, mut parcel: Requests) {
+        let (before, waited) = (self.stats.commands, self.on_parcel(parcel.written_ns));
         let bytes = std::mem::take(&mut parcel.bytes);
         for request in parcel.list.drain(..) {
             self.on_request(from, request, &bytes);
         }
+        self.tally.sent_on(self.stats.commands - before, waited);
         parcel.bytes = bytes;
         self.parcels.keep_requests(parcel);
     }
@@ -85,10 +87,10 @@ impl Core {
         if self.deliveries[to].is_empty() {
             return None;
         }
-        Some(std::mem::replace(
-            &mut self.deliveries[to],
-            self.parcels.deliveries(),
-        ))
+        let empty = self.parcels.deliveries();
+        let mut parcel = std::mem::replace(&mut self.deliveries[to], empty);
+        parcel.written_ns = self.now.wall_ns;
+        Some(parcel)
     }
 
     fn on_request(&mut self, core: usize, request: Request, bytes: &[u8]) {
@@ -466,6 +468,7 @@ impl Core {
             }
         };
         head.code = code;
+        self.tally.counts.repeated += 1;
         self.answer(to, index, head, &payload);
         true
     }

@@ -1,15 +1,10 @@
 //! The core's own figures, published to `node/core-N` once a second while somebody subscribes.
 
-use std::cmp::Reverse;
-
 use tickring_protocol::{NodeStats, SlowClient};
 
 use super::Core;
-use super::state::State;
 
 const PERIOD_NS: u64 = 1_000_000_000;
-/// The slowest connections that a report lists.
-const MOST_LISTED: usize = 16;
 
 /// Bytes that wait for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +18,17 @@ pub struct Held {
 impl Core {
     /// What this core has done and holds.
     pub fn stats(&self) -> NodeStats {
-        let waiting = |c: &super::Connection| c.outbox.bytes() as u64;
+        let (mut slow, mut outbox_bytes) = (0, 0);
+        for connection in self.connections.iter().flatten() {
+            slow += u32::from(connection.slow_since != 0);
+            outbox_bytes += connection.outbox.bytes() as u64;
+        }
         NodeStats {
             uptime_ns: self.now.mono_ns - self.started_ns,
             connections: self.open as u32,
             topics: self.topics.len() as u32,
-            slow: self
-                .connections
-                .iter()
-                .flatten()
-                .filter(|c| c.slow_since != 0)
-                .count() as u32,
-            outbox_bytes: self.connections.iter().flatten().map(|c| waiting(c)).sum(),
+            slow,
+            outbox_bytes,
             history_bytes: self.chunks.bytes() as u64,
             ..self.stats
         }
@@ -68,31 +62,20 @@ impl Core {
         self.report_at = self.now.mono_ns + PERIOD_NS;
         let mut payload = Vec::new();
         let stats = self.stats();
-        stats.encode(self.slowest(), &mut payload);
+        let slowest: Vec<_> = self.slowest().collect();
+        let slowest = slowest.iter().map(|slow| SlowClient {
+            name: match &*slow.name {
+                "" => "(unnamed)",
+                name => name,
+            },
+            behind_bytes: slow.behind_bytes,
+            since_ns: slow.since_ns,
+            topics: slow.topics,
+        });
+        stats.encode(slowest, &mut payload);
         let index = self.report_topic.expect("it is watched");
         if let Err(refusal) = self.report_event(index, &payload) {
             tracing::warn!(%refusal, "the node's own figures were refused");
         }
-    }
-
-    /// The connections that are behind, the longest first.
-    fn slowest(&self) -> impl Iterator<Item = SlowClient<'_>> {
-        let mut slow: Vec<_> = self
-            .connections
-            .iter()
-            .flatten()
-            .filter(|c| c.slow_since != 0 && c.state == State::Active)
-            .collect();
-        slow.sort_by_key(|c| (c.slow_since, Reverse(c.outbox.bytes()), c.number));
-        slow.into_iter().take(MOST_LISTED).map(|c| SlowClient {
-            name: if c.name.is_empty() {
-                "(unnamed)"
-            } else {
-                &c.name
-            },
-            behind_bytes: c.outbox.bytes() as u64,
-            since_ns: self.now.mono_ns - c.slow_since,
-            topics: c.behind,
-        })
     }
 }

@@ -280,6 +280,7 @@ impl Core {
             },
         );
         self.say_subscribed(slot, &opened, topic);
+        self.count_gap(frames);
         self.send_frames(slot, frames);
         if opened.answer.live {
             self.go_live(slot, opened.topic_id);

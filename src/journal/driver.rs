@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{JournalError, LaneStart, Limits, Outcome};
 use files::Files;
@@ -166,7 +166,6 @@ fn run_thread(
             desk,
             files: Rc::new(files),
             finished: Rc::default(),
-            clock: Instant::now(),
             status,
         };
         driver.run().await;
@@ -182,7 +181,6 @@ struct Driver {
     desk: Desk,
     files: Rc<Files>,
     finished: Rc<RefCell<Vec<(u64, Outcome)>>>,
-    clock: Instant,
     status: Arc<Status>,
 }
 
@@ -191,7 +189,7 @@ impl Driver {
     async fn run(&mut self) {
         loop {
             self.finish();
-            let now_ns = self.clock.elapsed().as_nanos() as u64;
+            let now_ns = self.status.now_ns();
             self.desk.begin_turn(now_ns);
             while let Some(operation) = self.desk.poll_operation(now_ns) {
                 self.start(operation);

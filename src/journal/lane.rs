@@ -91,6 +91,7 @@ struct Work {
     offset: u64,
     bytes: Vec<u8>,
     skip: usize,
+    since_ns: u64,
     /// Position behind its last record.
     end: u64,
     begins_segment: bool,
@@ -387,6 +388,7 @@ impl Lane {
             offset: self.pending.offset,
             bytes,
             skip: 0,
+            since_ns: self.pending.since_ns,
             end: last.end,
             begins_segment,
         });
@@ -538,6 +540,21 @@ impl Lane {
     #[must_use]
     pub fn committed(&self) -> u64 {
         self.committed
+    }
+
+    /// Bytes that were taken and are not on disk yet.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.segments
+            .back()
+            .map_or(0, |s| s.end.saturating_sub(self.committed))
+    }
+
+    /// When the oldest of those was taken, by the clock of `append`.
+    #[must_use]
+    pub fn unsynced_since(&self) -> Option<u64> {
+        let pending = (!self.pending.bytes.is_empty()).then_some(self.pending.since_ns);
+        self.work.as_ref().map(|work| work.since_ns).or(pending)
     }
 
     /// The newest ticket of `source` that is on disk, and with it all before; 0: none yet.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::observe::{CoreReport, MailDepth, Reporter};
 use super::{Link, NodeError, Shared, entropy, wall_ns};
 use crate::core::{
     Action, Core, CoreConfig, Deliveries, Now, Payload, ReceiveEnd, Requests, Share,
@@ -99,6 +100,9 @@ pub(super) struct Driver {
     accept_again: Option<Instant>,
     /// Whether mail was left behind because its mailbox had no room.
     mail_left: bool,
+    /// Turns that left mail behind.
+    crowded_turns: u64,
+    reporter: Reporter,
     /// Set while stopping.
     stop: Option<Stop>,
 }
@@ -111,6 +115,7 @@ impl Driver {
         mail: Mail,
         busy_poll: bool,
         shared: Arc<Shared>,
+        reporter: Reporter,
     ) -> Result<Self, NodeError> {
         let clock = Instant::now();
         let now = Now {
@@ -133,6 +138,8 @@ impl Driver {
             accepted: Vec::new(),
             accept_again: None,
             mail_left: false,
+            crowded_turns: 0,
+            reporter,
             stop: None,
         })
     }
@@ -172,6 +179,7 @@ impl Driver {
             self.act();
             self.post_mail(&wakers);
             self.post_journal();
+            self.report_if_asked();
             if self.is_stopped() {
                 self.ring.submit()?;
                 drop(guard);
@@ -189,8 +197,10 @@ impl Driver {
 
     /// Submits what the last turn asked for and waits until something happens or is due.
     fn sleep(&mut self) -> io::Result<()> {
+        let elapsed = self.clock.elapsed();
+        self.core.on_turn_over(elapsed.as_nanos() as u64);
         let doorbell = &self.mail.doorbells[self.index];
-        let mut timeout = self.timeout();
+        let mut timeout = self.timeout(elapsed);
         if timeout != Some(Duration::ZERO) {
             doorbell.arm();
             let waiting = self
@@ -209,6 +219,7 @@ impl Driver {
                 .lanes
                 .iter()
                 .any(|lane| lane.has_news() && !lane.port.status().is_failed())
+                || self.reporter.is_asked()
             {
                 timeout = Some(Duration::ZERO);
             }
@@ -227,11 +238,10 @@ impl Driver {
         result
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&self, elapsed: Duration) -> Option<Duration> {
         if self.busy_poll {
             return Some(Duration::ZERO);
         }
-        let elapsed = self.clock.elapsed();
         let deadline = self
             .core
             .next_deadline()
@@ -401,6 +411,25 @@ impl Driver {
                 debug_assert!(sent.is_ok(), "room was just found");
             }
         }
+    }
+
+    /// Tells whoever looks at the node how things are here.
+    fn report_if_asked(&mut self) {
+        self.crowded_turns += u64::from(self.mail_left);
+        if !self.reporter.is_asked() {
+            return;
+        }
+        let mail = &self.mail;
+        let depth = MailDepth {
+            requests: mail.requests_in.iter().flatten().map(Receiver::len).sum(),
+            deliveries: mail.deliveries_in.iter().flatten().map(Receiver::len).sum(),
+            journal: self.lanes.iter_mut().map(|lane| lane.port.waiting()).sum(),
+        };
+        self.reporter.give(CoreReport {
+            figures: self.core.figures(),
+            mail: depth,
+            crowded_turns: self.crowded_turns,
+        });
     }
 
     fn take_mail(&mut self) {

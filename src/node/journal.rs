@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Bells, NodeError, entropy};
+use super::{Bells, NodeError, Recovery, entropy};
 use crate::core::{Heritage, JournalConfig, LaneState, Limits, Share};
 use crate::journal::{
     Companion, JournalError, LaneStart, Limits as LaneLimits, Port, Progress, ReplyLimits, Status,
@@ -83,6 +83,7 @@ pub(super) struct Opened {
     lanes: Vec<LaneStart>,
     /// Above every epoch that was found.
     pub(super) next_epoch: u64,
+    pub(super) recovery: Recovery,
     /// By core.
     pub(super) shares: Vec<Share>,
 }
@@ -124,15 +125,21 @@ impl Opened {
         }
         let (next_epoch, topics) = (heritage.next_epoch(), heritage.topics());
         lanes.iter_mut().for_each(|lane| lane.run = next_epoch);
-        let took = begin.elapsed();
-        let rate = events as f64 / took.as_secs_f64().max(1e-9) / threads as f64;
+        let recovery = Recovery {
+            lanes: lanes.len(),
+            topics,
+            events,
+            threads,
+            took: begin.elapsed(),
+        };
         tracing::info!(
             journal = format_args!("{identity:032x}"),
             lanes = lanes.len(),
             topics,
             events,
-            ms = took.as_millis() as u64,
-            events_per_second_and_thread = rate as u64,
+            ms = recovery.took.as_millis() as u64,
+            threads,
+            events_per_second_and_thread = recovery.rate() as u64,
             "journal recovered"
         );
         Ok(Self {
@@ -142,6 +149,7 @@ impl Opened {
             identity,
             lanes,
             next_epoch,
+            recovery,
             shares: heritage.into_shares(),
         })
     }
@@ -222,6 +230,7 @@ impl Opened {
             let companion = self.companion(start.lane, &mut view);
             let (writer, ends) = Writer::spawn(config, wakes.collect(), Some(companion))?;
             view.status = Some(Arc::clone(writer.status()));
+            view.limit_bytes = self.settings.limits.journal_bytes;
             for (core, port) in ends.into_iter().enumerate() {
                 ports[core].push(port);
             }
@@ -275,6 +284,8 @@ fn lock(dir: &Path) -> Result<File, NodeError> {
 pub struct LaneView {
     /// The journal's side.
     pub(super) status: Option<Arc<Status>>,
+    /// Bytes that its files may have.
+    limit_bytes: u64,
     /// The database's side, if there is one.
     #[cfg(feature = "database")]
     pub(super) projection: Option<Arc<Figures>>,
@@ -287,6 +298,11 @@ impl LaneView {
     /// Never: it is there once the lane runs.
     pub fn status(&self) -> &Status {
         self.status.as_deref().expect("set when its writer started")
+    }
+
+    /// Bytes that its files may have on disk.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
     }
 
     /// The database's side, if there is one.

@@ -2,6 +2,7 @@
 
 mod driver;
 mod journal;
+mod observe;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -20,10 +21,12 @@ use crate::ring::socket::{ListenOptions, listener};
 use crate::ring::{RingConfig, RingError, Techniques, Waker, machine};
 use driver::{Driver, Mail};
 use journal::{Opened, Writers};
+use observe::Reporter;
 
 #[cfg(feature = "database")]
 pub use journal::DatabaseSettings;
 pub use journal::{JournalSettings, LaneView};
+pub use observe::{CoreReport, MailDepth, Observer, Recovery};
 
 /// The most cores of a node.
 pub const MAX_CORES: usize = 128;
@@ -162,6 +165,7 @@ pub struct Node {
     address: SocketAddr,
     stopper: Stopper,
     threads: Vec<JoinHandle<Result<(), NodeError>>>,
+    observer: Option<Observer>,
     /// Dropped last, when the cores have given them all they had.
     writers: Option<Writers>,
 }
@@ -214,6 +218,7 @@ impl Node {
         });
         let bells = Bells::new(config.cores);
         let (ready_sender, ready) = mpsc::channel();
+        let (mut observer, reporters) = Observer::new(bells.clone(), Arc::clone(&shared));
         let (mut threads, mut links) = (Vec::new(), Vec::new());
         let seats = seats(
             &config,
@@ -223,8 +228,10 @@ impl Node {
             &bells,
             &shared,
         );
-        for (core, (mut seat, link_sender)) in seats.into_iter().enumerate() {
+        let seats = seats.into_iter().zip(reporters).enumerate();
+        for (core, ((mut seat, link_sender), reporter)) in seats {
             links.push(link_sender);
+            seat.reporter = Some(reporter);
             seat.ready = Some(ready_sender.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("core-{core}"))
@@ -243,7 +250,9 @@ impl Node {
         bells.set(&wakers);
         let (writers, ports) = match journal {
             Some(journal) => {
+                let recovery = journal.recovery;
                 let (writers, ports) = journal.start(&bells)?;
+                observer.set_journal(Arc::clone(&writers.lanes), recovery);
                 (Some(writers), ports)
             }
             None => (None, (0..config.cores).map(|_| Vec::new()).collect()),
@@ -257,6 +266,7 @@ impl Node {
             address,
             stopper: Stopper { shared, wakers },
             threads,
+            observer: Some(observer),
             writers,
         })
     }
@@ -265,6 +275,12 @@ impl Node {
     pub fn lanes(&self) -> Arc<[LaneView]> {
         let lanes = self.writers.as_ref().map(|writers| &writers.lanes);
         lanes.map_or_else(Arc::default, Arc::clone)
+    }
+
+    /// Something to look at the node with from another thread, as `/metrics` does. There is one:
+    /// `None` if it was taken before.
+    pub fn observer(&mut self) -> Option<Observer> {
+        self.observer.take()
     }
 
     /// Where it listens.
@@ -357,6 +373,8 @@ struct Seat {
     shared: Arc<Shared>,
     /// Where it says that it listens, or why it cannot.
     ready: Option<mpsc::Sender<(usize, Result<Waker, NodeError>)>>,
+    /// Where it tells how things are.
+    reporter: Option<Reporter>,
     link: mpsc::Receiver<Link>,
 }
 
@@ -407,6 +425,7 @@ fn seats(
             busy_poll: config.busy_poll,
             shared: Arc::clone(shared),
             ready: None,
+            reporter: None,
             link,
         };
         (seat, sender)
@@ -423,6 +442,7 @@ impl Seat {
     fn run(mut self) -> Result<(), NodeError> {
         let core = self.core.core;
         let ready = self.ready.take().expect("the node has put it there");
+        let reporter = self.reporter.take().expect("the node has put it there");
         let (ring, busy_poll) = (&self.ring, self.busy_poll);
         let started = self
             .processor
@@ -430,7 +450,9 @@ impl Seat {
             .map_err(|cause| NodeError::Thread { core, cause })
             .and_then(|()| {
                 let (listener, shared) = (self.listener, self.shared);
-                Driver::new(self.core, ring, listener, self.mail, busy_poll, shared)
+                Driver::new(
+                    self.core, ring, listener, self.mail, busy_poll, shared, reporter,
+                )
             })
             .and_then(|mut driver| driver.inherit(self.share).map(|()| driver));
         let mut driver = match started {
@@ -588,7 +610,7 @@ fn mailboxes(cores: usize, doorbells: &Arc<[Doorbell]>) -> Vec<Mail> {
         .collect()
 }
 
-fn wall_ns() -> u64 {
+pub(crate) fn wall_ns() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);

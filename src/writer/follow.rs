@@ -23,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::projection::{Counters, PaceLimits, Projection, Record};
 use super::store::{Database, MySqlStore, SqliteStore, StoreError};
+use crate::histogram::{Histogram, SharedHistogram};
 use crate::journal::record::Record as Journaled;
 use crate::journal::{JournalError, Reader, Status};
 use crate::market::Calendars;
@@ -112,6 +113,9 @@ pub struct Figures {
     late: AtomicU64,
     batch_records: AtomicU64,
     commit_ns: AtomicU64,
+    commit_times: SharedHistogram,
+    batch_sizes: SharedHistogram,
+    connects: AtomicU64,
     connected: AtomicBool,
     broken: AtomicBool,
 }
@@ -142,7 +146,7 @@ impl Figures {
             records: self.records.load(Ordering::Relaxed),
             rows: self.rows.load(Ordering::Relaxed),
             commits: self.commits.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
+            failures: self.failures(),
             late: self.late.load(Ordering::Relaxed),
             ..Counters::default()
         }
@@ -153,6 +157,26 @@ impl Figures {
         let took = self.commit_ns.load(Ordering::Relaxed);
         let records = self.batch_records.load(Ordering::Relaxed);
         (records, Duration::from_nanos(took))
+    }
+
+    /// How long each commit took, in nanoseconds.
+    pub fn commit_times(&self) -> Histogram {
+        self.commit_times.snapshot()
+    }
+
+    /// How many records each commit carried.
+    pub fn batch_sizes(&self) -> Histogram {
+        self.batch_sizes.snapshot()
+    }
+
+    /// How often a connection was made.
+    pub fn connects(&self) -> u64 {
+        self.connects.load(Ordering::Relaxed)
+    }
+
+    /// Failures of the database: refused or lost connections, and commits that failed.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Whether the database answers.
@@ -272,7 +296,9 @@ impl Follower {
             match tokio::time::timeout(ANSWER_TIME, self.follow.target.connect()).await {
                 Ok(Ok(store)) => {
                     self.store = Some(store);
-                    self.follow.figures.connected.store(true, Ordering::Relaxed);
+                    let figures = &self.follow.figures;
+                    figures.connects.fetch_add(1, Ordering::Relaxed);
+                    figures.connected.store(true, Ordering::Relaxed);
                 }
                 Ok(Err(error)) => self.failed(&error),
                 Err(_) => self.silent(),
@@ -357,6 +383,8 @@ impl Follower {
         figures.late.store(counters.late, Ordering::Relaxed);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         figures.commit_ns.store(took, Ordering::Relaxed);
+        figures.commit_times.record(took);
+        figures.batch_sizes.record(records as u64);
         figures
             .batch_records
             .store(records as u64, Ordering::Relaxed);

@@ -2,6 +2,8 @@
 
 mod config;
 mod demo;
+mod exposition;
+mod metrics;
 mod publish_subscribe;
 mod serve;
 mod support;

@@ -130,6 +130,8 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
 pub(crate) struct Server {
     pub(crate) running: Running,
     pub(crate) address: String,
+    /// Where `/metrics` is, if `--metrics` was given.
+    pub(crate) metrics: Option<SocketAddr>,
     /// What it prints beyond its first line.
     rest: BufReader<ChildStdout>,
 }
@@ -148,6 +150,14 @@ impl Server {
         let mut rest = running.stdout();
         let mut line = String::new();
         rest.read_line(&mut line).expect("stdout can be read");
+        let metrics = line
+            .strip_prefix("metrics on http://")
+            .and_then(|rest| rest.strip_suffix("/metrics\n"))
+            .map(|address| address.parse().expect("an address"));
+        if metrics.is_some() {
+            line.clear();
+            rest.read_line(&mut line).expect("stdout can be read");
+        }
         let address = line
             .strip_prefix("listening on ")
             .and_then(|rest| rest.split_once(" (2 cores, "))
@@ -158,6 +168,7 @@ impl Server {
         Self {
             running,
             address,
+            metrics,
             rest,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::port::{self, Port, PortEnd, Status};
 use super::{Wake, WriterConfig};
-use crate::journal::{AppendError, Lane, Operation, Outcome};
+use crate::journal::{AppendError, Lane, Operation, OperationKind, Outcome};
 
 /// A lane, its ends of the cores' mailboxes, and what can be seen of it. In each turn call
 /// [`Desk::on_done`] for every operation that is over, [`Desk::begin_turn`],
@@ -25,6 +25,10 @@ pub struct Desk {
     status: Arc<Status>,
     stopping: bool,
     all_taken: bool,
+    /// When the write under way began, and its bytes.
+    write: Option<(u64, usize)>,
+    /// Whether it is over, at the time of the turn that begins next.
+    written: bool,
 }
 
 impl Desk {
@@ -50,6 +54,8 @@ impl Desk {
             status,
             stopping: false,
             all_taken: true,
+            write: None,
+            written: false,
         };
         (desk, ports)
     }
@@ -62,6 +68,7 @@ impl Desk {
     /// Operation `id` is over: the cores learn what that released.
     pub fn on_done(&mut self, id: u64, outcome: Outcome) {
         if self.lane.on_done(id, outcome).committed {
+            self.written = true;
             for (source, port) in self.ports.iter().enumerate() {
                 port.release(self.lane.released(source));
             }
@@ -71,6 +78,11 @@ impl Desk {
     /// Starts a turn: takes mail in, and what the lane need not retain. `now_ns` is of any clock
     /// that never goes back.
     pub fn begin_turn(&mut self, now_ns: u64) {
+        if std::mem::take(&mut self.written)
+            && let Some((began_ns, bytes)) = self.write.take()
+        {
+            self.status.record(now_ns - began_ns, bytes);
+        }
         self.stopping = self.status.is_stopping();
         if self.stopping {
             self.lane.flush();
@@ -83,7 +95,16 @@ impl Desk {
 
     /// What to do to the lane's files next, `None` when that was all.
     pub fn poll_operation(&mut self, now_ns: u64) -> Option<Operation> {
-        self.lane.poll_operation(now_ns)
+        let operation = self.lane.poll_operation(now_ns)?;
+        match &operation.kind {
+            OperationKind::Create { .. } => self.write = Some((now_ns, 0)),
+            OperationKind::Write { bytes, .. } => {
+                let began_ns = self.write.map_or(now_ns, |(began_ns, _)| began_ns);
+                self.write = Some((began_ns, bytes.len()));
+            }
+            _ => {}
+        }
+        Some(operation)
     }
 
     /// Ends a turn: shows how far the lane is. Returns whether it was told to stop and all is on

@@ -3,11 +3,13 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
 use tokio::sync::Notify;
 
 use super::Wake;
+use crate::histogram::{Histogram, SharedHistogram};
 use crate::journal::Lane;
 use crate::mailbox::{Receiver, Sender, channel};
 
@@ -97,6 +99,11 @@ impl Port {
         self.batches.free() > 0
     }
 
+    /// Batches that the lane has not taken yet.
+    pub fn waiting(&mut self) -> usize {
+        self.batches.capacity() - self.batches.free()
+    }
+
     /// The newest ticket that is on disk, and with it all before; 0: none yet. A core that is about
     /// to sleep looks at it after arming its doorbell, as at a mailbox: it is a number and no
     /// letter, so that a slow core can never hold up the lane.
@@ -158,6 +165,8 @@ impl PortEnd {
     }
 }
 
+const NEVER: u64 = u64::MAX;
+
 /// What can be seen of a lane, and asked of it, from any thread.
 #[derive(Debug)]
 pub struct Status {
@@ -168,6 +177,13 @@ pub struct Status {
     oldest: AtomicU64,
     disk_bytes: AtomicU64,
     commits: AtomicU64,
+    commit_ns: SharedHistogram,
+    batch_bytes: SharedHistogram,
+    /// What the lane's nanoseconds count from.
+    clock: Instant,
+    unsynced_bytes: AtomicU64,
+    /// [`NEVER`]: everything is on disk.
+    unsynced_since_ns: AtomicU64,
     full: AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<String>>,
@@ -187,6 +203,11 @@ impl Status {
             oldest: AtomicU64::new(0),
             disk_bytes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            commit_ns: SharedHistogram::default(),
+            batch_bytes: SharedHistogram::default(),
+            clock: Instant::now(),
+            unsynced_bytes: AtomicU64::new(0),
+            unsynced_since_ns: AtomicU64::new(NEVER),
             full: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -226,6 +247,36 @@ impl Status {
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    /// How long each write took from its begin until it was on disk, in nanoseconds.
+    #[must_use]
+    pub fn commit_ns(&self) -> Histogram {
+        self.commit_ns.snapshot()
+    }
+
+    /// How many bytes each write carried.
+    #[must_use]
+    pub fn batch_bytes(&self) -> Histogram {
+        self.batch_bytes.snapshot()
+    }
+
+    /// Bytes that the lane has taken and that are not on disk yet.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced_bytes.load(Ordering::Relaxed)
+    }
+
+    /// For how long the oldest of those has waited; zero: everything is on disk.
+    #[must_use]
+    pub fn unsynced_for(&self) -> Duration {
+        match self.unsynced_since_ns.load(Ordering::Relaxed) {
+            NEVER => Duration::ZERO,
+            since => self
+                .clock
+                .elapsed()
+                .saturating_sub(Duration::from_nanos(since)),
+        }
     }
 
     /// Whether the lane has reached `journal_bytes`, so that batches wait. A core then refuses
@@ -298,7 +349,22 @@ impl Status {
         self.failed.store(true, Ordering::Release);
     }
 
+    /// The lane's monotonic time.
+    pub(super) fn now_ns(&self) -> u64 {
+        self.clock.elapsed().as_nanos() as u64
+    }
+
+    /// A write of `bytes` was on disk after `took_ns`.
+    pub(super) fn record(&self, took_ns: u64, bytes: usize) {
+        self.commit_ns.record(took_ns);
+        self.batch_bytes.record(bytes as u64);
+    }
+
     pub(super) fn publish(&self, lane: &Lane) {
+        self.unsynced_bytes
+            .store(lane.unsynced_bytes(), Ordering::Relaxed);
+        let since = lane.unsynced_since().unwrap_or(NEVER);
+        self.unsynced_since_ns.store(since, Ordering::Relaxed);
         self.oldest.store(lane.oldest(), Ordering::Relaxed);
         self.disk_bytes.store(lane.disk_bytes(), Ordering::Relaxed);
         self.commits.store(lane.commits(), Ordering::Relaxed);
