@@ -14,6 +14,7 @@ const PERIODS = ['1s', '1m', '1h', '1d'];
 const CHOICE_MS = 90;
 const FIGURES_MS = 500;
 const $ = (id) => document.getElementById(id);
+const narrow = matchMedia('(max-width: 819px)');
 
 const address = new URL('ws', location.href);
 address.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
@@ -22,27 +23,36 @@ const client = new Client(address, { name: 'page', backoff: { attempts: 60 } });
 const market = new Map();
 const tape = new Tape({ body: $('tape'), empty: $('tape-empty'), count: $('tape-count') });
 const chart = new Chart($('chart'), $('legend'));
-const watch = new WatchList({ grid: $('watch-grid'), body: $('watch-body'), empty: $('watch-empty'), count: $('count') }, choose);
+const watch = new WatchList({ grid: $('watch-grid'), body: $('watch-body'), empty: $('watch-empty'), count: $('count') }, (symbol) => {
+  choose(symbol);
+  if (narrow.matches) showPane('chart'); // where one pane shows at a time, a choice is a wish to see it
+});
 
 let chosen = null;
 let period = PERIODS.includes(stored('period')) ? stored('period') : '1m';
 let trades = null;
 let candles = null;
+let days = null;
 let choice = null;
 const latencies = [];
 
 // The watch list
 
 /** Every instrument's state; after a lost connection the state as it then is. */
-function watchSymbol(one, known = 0) {
+function watchSymbol(one) {
   const now = () => performance.now();
-  return client.subscribe(`market/${one.symbol}`, {
+  const subscription = client.subscribe(`market/${one.symbol}`, {
     policy: 'conflate',
     resume: false,
-    from: known,
     onSnapshot: (snapshot) => one.snapshot(snapshot, now()),
-    onEvent: (event) => { one.event(event, now()); late(event); },
+    onEvent: (event) => {
+      late(event);
+      if (!one.event(event, now()) || subscription.isLeaving) return;
+      subscription.unsubscribe();
+      one.subscription = watchSymbol(one);
+    },
   });
+  return subscription;
 }
 
 function late(event) {
@@ -82,6 +92,10 @@ async function focus(symbol) {
   document.title = `${symbol} · tickring`;
   history.replaceState(null, '', `${location.pathname}${location.search}#${encodeURIComponent(symbol)}`);
   tape.trades = [];
+  if (candles !== days) candles?.stop();
+  days?.stop();
+  days = candles = null;
+  days = candleFeed('1d', (feed) => { if (feed.newest) one.day(feed.newest); }).start();
   showCandles();
   header.version = -1;
   const { lastSeq } = await one.subscription.unsubscribe();
@@ -98,15 +112,21 @@ async function focus(symbol) {
 }
 
 function showCandles() {
-  candles?.stop();
-  const feed = new CandleFeed(client, chosen, period, {
-    onCandle: (candle) => { if (feed === candles) chart.update(candle); },
-    onCandles: () => { if (feed === candles) chart.reload(); },
+  if (candles !== days) candles?.stop();
+  candles = period === '1d' ? days : candleFeed(period);
+  chart.show(candles, period);
+  if (candles !== days) candles.start();
+  else note(null);
+}
+
+/** `changed` is called with each change, whether the candles are those that show or not. */
+function candleFeed(of, changed = () => {}) {
+  const feed = new CandleFeed(client, chosen, of, {
+    onCandle: (candle) => { changed(feed); if (feed === candles) chart.update(candle); },
+    onCandles: () => { changed(feed); if (feed === candles) chart.reload(); },
     onState: (text) => { if (feed === candles) note(text); },
   });
-  candles = feed;
-  chart.show(feed, period);
-  feed.start();
+  return feed;
 }
 
 function note(text) {

@@ -1,9 +1,13 @@
-// What is known of each instrument: the state of the server's snapshot, carried on by trades and quotes
-// with the same rules as the server has. Numbers stay the text that came; sums are whole numbers of 10^-6.
+// What is known of each instrument: the state of the server's snapshot, carried on by trades and quotes.
+// Numbers stay the text that came; sums are whole numbers of 10^-6.
+//
+// Where a trading day begins, and which sessions count for it, the server alone knows, by the instrument's
+// calendar. Days begin at a whole or half hour, so a state is carried on to the next of those and then
+// asked for again; and the chosen instrument's day comes from its `1d` candle.
 
 import { toMicros, fromMicros, places } from './decimal.js';
 
-const DAY_MS = 86_400_000;
+const SLOT_MS = 30 * 60_000;
 /** Points of a sparkline, and how much time each stands for. */
 export const SPARK_POINTS = 90;
 const SPARK_MS = 1_000;
@@ -16,7 +20,6 @@ export class Instrument {
   moved = 0;
   bid = null;
   ask = null;
-  day = null;
   open = null;
   high = null;
   low = null;
@@ -28,6 +31,9 @@ export class Instrument {
   spark = new Float64Array(SPARK_POINTS);
   sparkLength = 0;
   #sparkSlot = -1;
+  #slot = 0;
+  #tradeNs = '';
+  #quoteNs = '';
   #lastMicros = null;
   #highMicros = null;
   #lowMicros = null;
@@ -37,61 +43,69 @@ export class Instrument {
     this.index = index;
   }
 
-  get volumeText() { return this.day === null ? null : fromMicros(this.volume, this.volumePlaces); }
+  get volumeText() { return this.open === null ? null : fromMicros(this.volume, this.volumePlaces); }
 
   /** All that the server knows, in place of what was known here. */
   snapshot(state, nowMs) {
     this.version += 1;
     this.seq = state.seq;
-    if (state.bid !== undefined) { this.bid = state.bid; this.ask = state.ask; }
+    if (state.bid !== undefined) this.#setQuote(state, state.ts_quote_ns);
     if (state.price === undefined) return;
-    this.day = Date.parse(state.day) / DAY_MS;
-    this.open = state.open;
-    this.#setHigh(state.high, toMicros(state.high));
-    this.#setLow(state.low, toMicros(state.low));
-    this.volume = toMicros(state.volume);
-    this.volumePlaces = places(state.qty);
-    this.#setLast(state.price, toMicros(state.price), nowMs);
+    this.day(state);
+    this.volumePlaces = Math.max(this.volumePlaces, places(state.qty));
+    this.#slot = slotOf(state.ts_trade_ns);
+    this.#setLast(state, state.ts_trade_ns, nowMs);
   }
 
-  /** An event of the topic. One that came before, or that the snapshot contains, changes nothing. */
+  /** The figures of the trading day, as the server has them. */
+  day({ open, high, low, volume }) {
+    this.version += 1;
+    this.open = open;
+    this.#setHigh(high, toMicros(high));
+    this.#setLow(low, toMicros(low));
+    this.volume = toMicros(volume);
+    this.volumePlaces = Math.max(this.volumePlaces, places(volume));
+  }
+
+  /**
+   * An event of the topic. One that came before, or that the snapshot contains, changes nothing. Yields
+   * whether the figures of the day may have begun anew, so that a snapshot is to be asked for.
+   */
   event(event, nowMs) {
-    if (event.seq <= this.seq) return;
+    if (event.seq <= this.seq) return false;
     this.seq = event.seq;
-    if (event.kind === 'trade') this.#trade(event, nowMs);
-    else if (event.kind === 'quote') this.#quote(event);
+    this.version += 1;
+    if (event.kind === 'trade') return this.#trade(event, nowMs);
+    if (event.kind === 'quote' && isNoEarlier(event.ts_event_ns, this.#quoteNs)) this.#setQuote(event, event.ts_event_ns);
+    return false;
   }
 
   #trade(trade, nowMs) {
-    this.version += 1;
     const price = toMicros(trade.price);
-    this.#setLast(trade.price, price, nowMs);
-    const day = Math.floor(Number(trade.ts_event_ns.slice(0, -6)) / DAY_MS);
-    if (this.day !== null && day < this.day) return; // a late trade of a day before
-    if (this.day === null || day > this.day) {
-      this.day = day;
-      this.open = trade.price;
-      this.volume = 0n;
-      this.#setHigh(trade.price, price);
-      this.#setLow(trade.price, price);
-    } else {
-      if (price > this.#highMicros) this.#setHigh(trade.price, price);
-      if (price < this.#lowMicros) this.#setLow(trade.price, price);
-    }
+    if (this.open === null) this.day({ open: trade.price, high: trade.price, low: trade.price, volume: '0' });
+    if (price > this.#highMicros) this.#setHigh(trade.price, price);
+    if (price < this.#lowMicros) this.#setLow(trade.price, price);
     this.volume += toMicros(trade.qty);
     this.volumePlaces = Math.max(this.volumePlaces, places(trade.qty));
+    if (isNoEarlier(trade.ts_event_ns, this.#tradeNs)) this.#setLast(trade, trade.ts_event_ns, nowMs);
+    const slot = slotOf(trade.ts_event_ns);
+    const isNew = this.#slot !== 0 && slot > this.#slot;
+    this.#slot = Math.max(slot, this.#slot);
+    return isNew;
   }
 
-  #quote(quote) {
-    this.version += 1;
-    this.bid = quote.bid;
-    this.ask = quote.ask;
+  #setQuote({ bid, ask }, ns) {
+    this.bid = bid;
+    this.ask = ask;
+    this.#quoteNs = ns;
   }
 
   #setHigh(text, micros) { this.high = text; this.#highMicros = micros; }
   #setLow(text, micros) { this.low = text; this.#lowMicros = micros; }
 
-  #setLast(text, micros, nowMs) {
+  #setLast({ price: text }, ns, nowMs) {
+    const micros = toMicros(text);
+    this.#tradeNs = ns;
     if (this.#lastMicros !== null) this.moved = micros > this.#lastMicros ? 1 : micros < this.#lastMicros ? -1 : 0;
     this.last = text;
     this.#lastMicros = micros;
@@ -105,3 +119,8 @@ export class Instrument {
     spark[this.sparkLength - 1] = Number(text);
   }
 }
+
+function slotOf(ns) { return Math.floor(Number(ns.slice(0, -6)) / SLOT_MS); }
+
+/** Whether a time is no earlier than another: both are digits of nanoseconds, or the other is not known yet. */
+function isNoEarlier(ns, than) { return ns.length > than.length || (ns.length === than.length && ns >= than); }

@@ -64,7 +64,8 @@ export class Client {
   /**
    * @param {string | URL} url of the bridge's `/ws`
    * @param {object} [options] `name`, `credentials`, `backoff` (`firstMs`, `maxMs`, `attempts`); for tests
-   *   `WebSocket`, `setTimeout`, `clearTimeout`, `now` (milliseconds since 1970) and `random`
+   *   `WebSocket`, `setTimeout`, `clearTimeout`, `now` (milliseconds since 1970),
+   *   `random` and `report` (what a handler threw)
    */
   constructor(url, options = {}) {
     this.#url = String(url);
@@ -74,6 +75,7 @@ export class Client {
       WebSocket: options.WebSocket ?? globalThis.WebSocket,
       setTimeout: options.setTimeout ?? ((run, ms) => setTimeout(run, ms)),
       clearTimeout: options.clearTimeout ?? ((timer) => clearTimeout(timer)),
+      report: options.report ?? ((error) => queueMicrotask(() => { throw error; })),
       now: options.now ?? (() => performance.timeOrigin + performance.now()),
     };
     this.#backoff = new Backoff(options.backoff, options.random);
@@ -351,7 +353,11 @@ export class Client {
     const socket = this.#socket;
     for (const message of Array.isArray(parsed) ? parsed : [parsed]) {
       this.#counts.messages += 1;
-      this.#take(message);
+      try {
+        this.#take(message);
+      } catch (error) { // of a handler: it is told where uncaught errors are, and the next message is taken
+        this.#world.report(error);
+      }
       if (socket !== this.#socket) return; // a handler closed, or the order was broken
     }
   }

@@ -12,7 +12,7 @@ const SORTS = {
   symbol: null, // the order of the list
   last: (one) => (one.last === null ? null : Number(one.last)),
   change: (one) => (one.last === null || !one.open ? null : (Number(one.last) - Number(one.open)) / Math.abs(Number(one.open))),
-  volume: (one) => (one.day === null ? null : Number(one.volume)),
+  volume: (one) => (one.open === null ? null : Number(one.volume)),
 };
 
 export class WatchList {

@@ -121,6 +121,17 @@ test('a lost connection is made again, and topics go on where they were', async 
   assert.deepEqual(seen, [1, 2, 3]);
 });
 
+test('a handler that throws harms nobody but itself', async () => {
+  const thrown = [];
+  const { world, client } = await connected({ client: { report: (error) => thrown.push(error.message) } });
+  const seen = [];
+  client.subscribe('stream/a', { onEvent: ({ seq }) => { seen.push(seq); if (seq === 1) throw new Error('oops'); } });
+  await settled();
+  world.socket.subscribed();
+  world.socket.say({ type: 'event', topic: 'stream/a', seq: 1 }, { type: 'event', topic: 'stream/a', seq: 2 });
+  assert.deepEqual([seen, thrown, client.status.state], [[1, 2], ['oops'], 'open']);
+});
+
 test('a gap is told, and moves the seq that comes next', async () => {
   const { world, client } = await connected();
   const told = [];
