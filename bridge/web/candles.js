@@ -109,8 +109,7 @@ export class CandleFeed {
       if (this.#stopped) return;
       if (this.#stale && rows.length) { // numbered anew: the server's word replaces what was known
         this.#stale = false;
-        const began = this.#liveFrom ?? Infinity;
-        for (const time of this.#candles.keys()) if (time < began) this.#candles.delete(time);
+        this.#forget();
       }
       for (const row of rows) this.#put(row);
       if (older) this.#older = older;
@@ -121,6 +120,12 @@ export class CandleFeed {
       if (newest >= this.#liveFrom) { this.#joined = true; return; }
       await this.#wait(RETRY_MS);
     }
+  }
+
+  /** Drops what did not come live. */
+  #forget() {
+    const began = this.#liveFrom ?? Infinity;
+    for (const time of this.#candles.keys()) if (time < began) this.#candles.delete(time);
   }
 
   async #read() {
@@ -135,7 +140,7 @@ export class CandleFeed {
       rows.push(...page.value.rows);
       done = this.#stale || before === -Infinity || page.value.rows.length === 0 || timeOf(page.value.rows.at(-1)) <= before;
     }
-    if (!done) this.#candles.clear(); // away for so long that the rest is loaded when it is looked at
+    if (!done) this.#forget(); // away for so long that the rest is loaded when it is looked at
     return { rows, older: this.#older && done && before !== -Infinity ? null : pages };
   }
 }

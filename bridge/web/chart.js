@@ -57,10 +57,12 @@ export class Chart {
 
   /** Draws what changed; once a frame. */
   draw() {
+    const changed = [...this.#changed.values()].sort((a, b) => a.time - b.time);
+    // A candle of before, which late trades changed or made: the library takes those with all others only.
+    if (changed.length && changed[0].time < this.#newest) this.#reload = true;
     if (this.#reload) this.#load();
-    else if (this.#changed.size) {
-      for (const candle of [...this.#changed.values()].sort((a, b) => a.time - b.time)) this.#one(candle);
-    } else return;
+    else if (changed.length) changed.forEach((candle) => this.#one(candle));
+    else return;
     this.#changed.clear();
     this.#tell();
   }
@@ -101,10 +103,9 @@ export class Chart {
   }
 
   #one(candle) {
-    const late = candle.time < this.#newest;
-    this.#prices.update(bar(candle), late);
-    this.#volumes.update(this.#volume(candle), late);
-    if (!late && candle.time > this.#newest) { this.#newest = candle.time; this.#count += 1; }
+    this.#prices.update(bar(candle));
+    this.#volumes.update(this.#volume(candle));
+    if (candle.time > this.#newest) { this.#newest = candle.time; this.#count += 1; }
   }
 
   /** As many decimals as the prices have. */

@@ -96,20 +96,21 @@ export class TradeFeed {
 
   /** Reads back to the seq `first`, or as far as the list is long; yields the newest seq that is stored. */
   async #read(first) {
-    let newest = 0;
-    let trades = 0;
-    let pages = 0;
+    let [newest, oldest, trades, pages] = [0, Infinity, 0, 0];
     for await (const { rows } of this.#client.history(this.#topic, { series: 'ticks', newestFirst: true, limit: PAGE })) {
       if (this.#stopped) return newest;
       for (const row of rows) {
         newest = Math.max(newest, row.seq);
+        oldest = Math.min(oldest, row.seq);
         if (row.kind !== 'trade') continue;
         trades += 1;
         if (!this.#trades.has(row.seq)) this.#trades.set(row.seq, row);
       }
       pages += 1;
-      if (rows.length === 0 || rows.at(-1).seq <= first || trades >= KEPT || pages >= PAGES) break;
+      if (oldest <= first || trades >= KEPT || pages >= PAGES) break;
     }
+    // Away for so long that the hole is not closed: what lies behind it goes.
+    if (newest && oldest > first) for (const seq of this.#trades.keys()) if (seq < oldest) this.#trades.delete(seq);
     this.#newest = Math.max(this.#newest, newest);
     this.#trim();
     this.#handlers.onTrades();

@@ -89,6 +89,22 @@ test('candles: after a lost connection what was missed is read, however many pag
   assert.deepEqual(times(feed), client.stored.map((_, index) => index + 1));
 });
 
+test('candles: when the hole is too long to read, what lies behind it is loaded when it is looked at', async () => {
+  const client = new Played();
+  client.stored = [candle(1), candle(2)];
+  const { feed } = candles(client);
+  client.live.onLive({});
+  client.live.onSnapshot(candle(2));
+  await turns();
+  client.stored = Array.from({ length: 9000 }, (_, index) => candle(index + 1, 2));
+  client.live.onLive({});
+  client.live.onSnapshot(candle(9000, 2));
+  for (let i = 0; i < 20; i += 1) await turns();
+  assert.deepEqual(times(feed), Array.from({ length: 4000 }, (_, index) => index + 5001));
+  assert.equal(await feed.more(), true);
+  assert.equal(times(feed)[0], 4501);
+});
+
 test('candles: an older state changes nothing, a late trade changes an older candle', async () => {
   const client = new Played();
   client.stored = [candle(1, 5), candle(2, 5)];
@@ -181,6 +197,18 @@ test('trades: what a gap skips is filled from the database, without a double', a
   await pass();
   client.live.onEvent(trade(7));
   assert.deepEqual(seqs(feed), [7, 6, 5, 4, 3, 2, 1]);
+});
+
+test('trades: when a gap is too long to fill, what lies behind it goes, for a list with a hole lies', async () => {
+  const client = new Played();
+  const { feed } = trades(client);
+  await feed.start(0);
+  client.live.onLive({ nextSeq: 1 });
+  for (let seq = 1; seq <= 20; seq += 1) client.live.onEvent(trade(seq));
+  client.stored = Array.from({ length: 5000 }, (_, index) => (index % 50 ? quote(index + 1) : trade(index + 1)));
+  client.live.onGap({ reason: 'expired', firstSeq: 21, lastSeq: 5000 });
+  await turns();
+  assert.deepEqual(seqs(feed), Array.from({ length: 40 }, (_, index) => 4951 - 50 * index));
 });
 
 test('trades: after a reset the database has the last word, for numbers may be given out twice', async () => {
