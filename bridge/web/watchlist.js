@@ -6,7 +6,7 @@ import { changePercent, direction, grouped } from './decimal.js';
 const SPARE_ROWS = 4; // above and below what is in sight
 const RESORT_MS = 1_000;
 const FLASH_MS = 650;
-const SPARK = { width: 68, height: 24 };
+const SPARK = { width: 60, height: 24 };
 
 const SORTS = {
   symbol: null, // the order of the list

@@ -112,16 +112,19 @@ class Page {
     return result.value;
   }
 
-  /** Waits until a function in the page yields something true. */
+  /** Waits until a function in the page yields something true. What it throws meanwhile counts as not yet. */
   async until(what, code, ...args) {
     const end = Date.now() + 30_000;
-    let seen;
+    let fault = null;
     do {
-      seen = await this.run(code, ...args);
-      if (seen) return seen;
+      try {
+        const seen = await this.run(code, ...args);
+        if (seen) return seen;
+        fault = null;
+      } catch (error) { fault = error; }
       await new Promise((resolve) => setTimeout(resolve, 50));
     } while (Date.now() < end);
-    throw new Error(`it never came to pass: ${what}`);
+    throw new Error(`it never came to pass: ${what}`, { cause: fault });
   }
 
   /** Presses a key, as a person would. */
@@ -143,6 +146,7 @@ class Page {
   }
 
   async screenshot(path) {
+    await this.call('Input.dispatchMouseEvent', { type: 'mouseMoved', x: 1, y: 1 });
     const { data } = await this.call('Page.captureScreenshot', { format: 'png' });
     await writeFile(path, Buffer.from(data, 'base64'));
   }

@@ -12,6 +12,8 @@ export class Market {
   events = new Map(SYMBOLS.map((name) => [name, []]));
   #prices = new Map(NAMES.map(([name, places, , price]) => [name, Math.round(price * 10 ** places)]));
   #rng;
+  /** Time between two events of an instrument, against ten seconds: what moves little in a short time. */
+  #pace = 1;
 
   /** The same seed, the same market. */
   constructor(seed) { this.#rng = random(seed); }
@@ -21,6 +23,7 @@ export class Market {
    * Yields the two CSV files of the feed handler, as text.
    */
   make(fromMs, toMs, each) {
+    this.#pace = (toMs - fromMs) / each / 10_000;
     const trades = ['timestamp,symbol,price,qty,side'];
     const quotes = ['timestamp,symbol,bid,bid_qty,ask,ask_qty'];
     const rows = [];
@@ -34,7 +37,7 @@ export class Market {
     rows.sort((a, b) => (a.ns < b.ns ? -1 : 1));
     for (const { name, places, qtyPlaces, ns, isTrade } of rows) {
       const price = this.#walk(name);
-      const qty = (by) => decimal(1 + Math.floor(this.#rng() * by), qtyPlaces);
+      const qty = (by) => decimal(1 + Math.floor(this.#rng() * by * this.#pace), qtyPlaces);
       if (isTrade) {
         const side = this.#rng() < 0.5 ? 'buy' : 'sell';
         const event = { kind: 'trade', ns, price: decimal(price, places), qty: qty(2000), side };
@@ -52,8 +55,9 @@ export class Market {
 
   #walk(name) {
     const price = this.#prices.get(name);
-    const by = price * 0.0006 * (this.#rng() + this.#rng() + this.#rng() - 1.5);
-    const next = Math.max(5, Math.round(price + (Math.abs(by) < 1 ? Math.sign(by) * (this.#rng() < 0.35) : by)));
+    const by = price * 0.0008 * Math.sqrt(this.#pace) * (this.#rng() + this.#rng() + this.#rng() - 1.5);
+    const step = Math.abs(by) < 1 ? Math.sign(by) * (this.#rng() < Math.abs(by)) : by;
+    const next = Math.max(5, Math.round(price + step));
     this.#prices.set(name, next);
     return next;
   }
