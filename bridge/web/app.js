@@ -7,7 +7,7 @@ import { TradeFeed } from './trades.js';
 import { WatchList, short } from './watchlist.js';
 import { Tape } from './tape.js';
 import { Chart } from './chart.js';
-import { change, changePercent, direction, grouped } from './decimal.js';
+import { change, changePercent, direction, grouped, padded, places } from './decimal.js';
 
 const PERIODS = ['1s', '1m', '1h', '1d'];
 /** A choice is acted on when no other follows at once, as with a held key. */
@@ -157,7 +157,9 @@ const header = {
     put('change-percent', known ? changePercent(one.open, one.last) : '');
     const moved = known ? direction(one.open, one.last) : 0;
     $('change').className = `delta ${moved > 0 ? 'up' : moved < 0 ? 'down' : 'muted'}`;
-    for (const name of ['bid', 'ask', 'open', 'high', 'low']) put(name, one[name] === null ? '–' : grouped(one[name]));
+    // The day's figures come without the decimals of their source.
+    const decimals = places(one.last ?? '');
+    for (const name of ['bid', 'ask', 'open', 'high', 'low']) put(name, one[name] === null ? '–' : grouped(padded(one[name], decimals)));
     put('volume', one.volumeText === null ? '–' : grouped(one.volumeText));
   },
 };

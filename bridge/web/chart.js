@@ -1,6 +1,6 @@
 // The candlestick chart with volume, drawn by TradingView Lightweight Charts.
 
-import { grouped, places } from './decimal.js';
+import { grouped, padded, places } from './decimal.js';
 import { short } from './watchlist.js';
 
 const { createChart, CandlestickSeries, HistogramSeries, CrosshairMode, LineStyle } = globalThis.LightweightCharts;
@@ -111,7 +111,7 @@ export class Chart {
   /** As many decimals as the prices have. */
   #format(all) {
     let decimals = 0;
-    for (const { open, close } of all.slice(-50)) decimals = Math.max(decimals, places(open), places(close));
+    for (const { open, high, low, close } of all.slice(-100)) decimals = Math.max(decimals, ...[open, high, low, close].map(places));
     if (decimals === this.#decimals) return;
     this.#decimals = decimals;
     this.#prices.applyOptions({ priceFormat: { type: 'price', precision: decimals, minMove: 1 / 10 ** decimals } });
@@ -137,7 +137,7 @@ export class Chart {
     this.#legend.replaceChildren(...parts.map(([name, value]) => {
       const part = document.createElement('span');
       const figure = document.createElement('b');
-      figure.textContent = grouped(value);
+      figure.textContent = grouped(name === 'V' ? value : padded(value, this.#decimals));
       if (name !== 'V') figure.className = tone;
       part.append(`${name} `, figure);
       return part;

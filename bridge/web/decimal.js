@@ -28,6 +28,13 @@ export function places(text) {
   return point < 0 ? 0 : text.length - point - 1;
 }
 
+/** A text with at least so many decimals: `"95.9"` and 2 give `"95.90"`. */
+export function padded(text, wanted) {
+  const missing = wanted - places(text);
+  if (missing <= 0) return text;
+  return `${text}${missing === wanted ? '.' : ''}${'0'.repeat(missing)}`;
+}
+
 /** `last - first`, with a sign, and with as many decimals as the longer of the two. */
 export function change(first, last) {
   const micros = toMicros(last) - toMicros(first);

@@ -1,6 +1,6 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { toMicros, fromMicros, change, changePercent, direction, grouped, add } from '../decimal.js';
+import { toMicros, fromMicros, padded, change, changePercent, direction, grouped, add } from '../decimal.js';
 
 test('decimals are exact both ways, over the whole range of the wire', () => {
   for (const text of ['0', '61800.30', '-0.000001', '9223372036854.775807', '-9223372036854.775808', '0.1']) {
@@ -28,6 +28,10 @@ test('per cent are rounded to two places, half away from zero', () => {
 test('direction and sum', () => {
   assert.deepEqual([direction('1', '1.000001'), direction('1', '1.0'), direction('1', '0.9')], [1, 0, -1]);
   assert.equal(add('0.1', '0.20'), '0.30');
+});
+
+test('decimals are filled up, never cut', () => {
+  assert.deepEqual([padded('95.9', 2), padded('95', 2), padded('95.125', 2), padded('95', 0)], ['95.90', '95.00', '95.125', '95']);
 });
 
 test('digits are grouped before the point alone', () => {
