@@ -242,3 +242,65 @@ fn the_day_of_a_share_is_its_exchanges_and_counts_the_regular_session_alone() {
     let volumes: Vec<i64> = (0..4).map(|_| next(&mut minutes).2[5]).collect();
     assert_eq!(volumes, [1, 2, 4, 8]);
 }
+
+/// Trades in an order of their own, some of them late by seconds, over the change of a trading day.
+#[cfg(feature = "database")]
+#[test]
+fn the_running_candle_is_the_same_live_and_in_the_database_whatever_came_late() {
+    use tickring::market::Period;
+    use tickring::node::{DatabaseSettings, JournalSettings};
+    use tickring::writer::follow::Target;
+    use tickring::writer::projection::PaceLimits;
+    use tickring::writer::store::Store;
+
+    let dir = std::env::temp_dir().join(format!("tickring-candles-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    let target = Target::Sqlite(dir.join("tickring.sqlite"));
+    let calendars = Arc::new(Calendars::load("default = 'fx'").unwrap());
+    let start = 1_772_488_800 * SECOND - 60 * SECOND; // a minute before 2026-03-02 17:00 in New York
+    let mut random = fastrand::Rng::with_seed(7);
+    for run in 0..3 {
+        let node = node(|config| {
+            config.cores = 2;
+            config.registry = Arc::new(Registry::with_calendars(Arc::clone(&calendars)));
+            config.journal = Some(JournalSettings {
+                database: Some(DatabaseSettings {
+                    target: target.clone(),
+                    calendars: Arc::clone(&calendars),
+                    pace: PaceLimits::default(),
+                }),
+                ..JournalSettings::new(&dir)
+            });
+        });
+        let mut feed = Wire::open(&node);
+        for n in 0..300 {
+            let at = start + (run * 300 + n) * SECOND / 5 - random.u64(..3 * SECOND);
+            let (price, qty) = (random.i64(1..100), random.i64(0..10));
+            assert_eq!(trade(&mut feed, "market/EURUSD", at, price, qty), 0);
+        }
+        let mut live = Vec::new();
+        for period in Period::ALL {
+            let mut wire = Wire::open(&node);
+            wire.subscribe(&format!("candle/{}/EURUSD", period.name()), 0);
+            live.push(next(&mut wire).2);
+        }
+        node.shutdown();
+        node.wait().unwrap();
+        let read = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let mut store = read.block_on(target.connect()).unwrap();
+        let id = read
+            .block_on(store.find_topic("market/EURUSD"))
+            .unwrap()
+            .unwrap();
+        for (period, live) in Period::ALL.into_iter().zip(live) {
+            let stored = read.block_on(store.page_candles(id, period, 0, u64::MAX, 10_000));
+            let newest = stored.unwrap().last().unwrap().shown();
+            assert_eq!(row(&newest), live, "{period:?}, run {run}");
+        }
+        let days = read.block_on(store.page_candles(id, Period::Day, 0, u64::MAX, 10));
+        assert_eq!(days.unwrap().len(), if run == 0 { 1 } else { 2 });
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}

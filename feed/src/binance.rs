@@ -245,6 +245,17 @@ mod tests {
                 ..
             }
         ));
+        for (field, text) in [("p", "61800.30"), ("q", "0.006")] {
+            let largest = TRADE.replace(text, "9223372036854.775807");
+            assert!(parse(&largest).is_ok(), "{largest}");
+            let fault = parse(&TRADE.replace(text, "9223372036854.775808")).unwrap_err();
+            assert_eq!(
+                fault.to_string(),
+                format!(
+                    "field `{field}`: \"9223372036854.775808\" is beyond ±9223372036854.775807"
+                )
+            );
+        }
         let fault = parse(&TRADE.replace("\"0.006\"", "0.006")).unwrap_err();
         assert!(
             matches!(fault, Fault::Json(_)),

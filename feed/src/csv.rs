@@ -341,6 +341,11 @@ mod tests {
             r#"field `bid`: "1.0000001" is more than 6 decimals"#
         );
         assert_eq!(quote("1,1,"), "field `ask` is missing");
+        assert!(tick("ts,bid,ask", "1,-9223372036854.775807,9223372036854.775807").is_ok());
+        assert_eq!(
+            quote("1,1,9223372036854.775808"),
+            "field `ask`: \"9223372036854.775808\" is beyond ±9223372036854.775807"
+        );
         assert!(quote("soon,1,2").starts_with(r#"field `timestamp`: "soon" is not a time"#));
         let trade = tick("ts,price,qty,side", "1,1,1,both")
             .unwrap_err()

@@ -277,13 +277,14 @@ fn decimals(byte: u8, field: &'static str) -> Result<u8, BodyError> {
 /// An instrument's state: the snapshot of a `market/` topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MarketState {
-    /// The day (UTC) that open, high, low, volume and trades belong to, in days since 1970-01-01.
+    /// The date of the trading day that open, high, low, volume and trades belong to, in days since
+    /// 1970-01-01.
     pub day: i32,
     /// Event time and content of the last trade.
     pub trade: Option<(u64, Trade)>,
     /// Event time and content of the newest quote.
     pub quote: Option<(u64, Quote)>,
-    /// Price of the day's first trade.
+    /// Price of the day's trade with the smallest (event time, seq).
     pub open: Micros,
     /// Highest price of the day.
     pub high: Micros,
@@ -291,7 +292,7 @@ pub struct MarketState {
     pub low: Micros,
     /// Quantity traded in the day.
     pub volume: Micros,
-    /// Trades of the day.
+    /// Trades of the day; 0: there was none yet, and `day` to `volume` mean nothing.
     pub trades: u64,
 }
 

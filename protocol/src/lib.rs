@@ -24,6 +24,7 @@
 
 mod body;
 mod code;
+mod decimal;
 mod decode;
 mod encode;
 mod frame;
@@ -37,6 +38,7 @@ pub use body::{
     BodyError, EventKind, MarketState, NodeStats, PUBLISH, Publish, Quote, Side, SlowClient, Trade,
 };
 pub use code::ErrorCode;
+pub use decimal::FieldError;
 pub use decode::{DecodeError, Decoded, decode};
 pub use frame::{
     Command, ErrorFrame, Event, Frame, Gap, GapReason, Goodbye, Hello, History, HistoryPage, Ping,

@@ -235,6 +235,18 @@ mod tests {
                 "price is \"1.0000001\": more than 6 decimals",
             ),
             (
+                r#"{"kind":"trade","price":"9223372036854.775808","qty":"1"}"#,
+                "price is \"9223372036854.775808\": beyond ±9223372036854.775807",
+            ),
+            (
+                r#"{"kind":"trade","price":"1","qty":"-9223372036854.775809"}"#,
+                "qty is \"-9223372036854.775809\": beyond ±9223372036854.775807",
+            ),
+            (
+                r#"{"kind":"quote","bid":"1","ask":"1","ask_qty":"9223372036854.775808"}"#,
+                "ask_qty is \"9223372036854.775808\": beyond ±9223372036854.775807",
+            ),
+            (
                 r#"{"kind":"trade","price":"1","qty":"1","side":"up"}"#,
                 "side is \"up\": it is buy, sell or unknown",
             ),

@@ -133,17 +133,19 @@ impl Columns {
         if let Some((_, trade)) = &state.trade {
             let price =
                 |price: tickring_client::protocol::Micros| price.display(trade.price_decimals);
-            write!(
-                out,
-                "last {} x {}, open {}, high {}, low {}, volume {} in {} trades; ",
-                price(trade.price),
-                trade.qty.display(trade.qty_decimals),
-                price(state.open),
-                price(state.high),
-                price(state.low),
-                state.volume.display(trade.qty_decimals),
-                state.trades
-            )?;
+            let qty = trade.qty.display(trade.qty_decimals);
+            write!(out, "last {} x {qty}, ", price(trade.price))?;
+            match state.trades {
+                0 => write!(out, "none of the day yet; ")?,
+                trades => write!(
+                    out,
+                    "open {}, high {}, low {}, volume {} in {trades} trades; ",
+                    price(state.open),
+                    price(state.high),
+                    price(state.low),
+                    state.volume.display(trade.qty_decimals),
+                )?,
+            }
         }
         match &state.quote {
             Some((_, quote)) => write!(

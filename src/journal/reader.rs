@@ -64,6 +64,10 @@ impl Reader {
         let Some(first) = reader.segment_of(position)? else {
             return Ok(reader);
         };
+        if first == position {
+            // Entered with its first batch: until that is on disk, its header need not be either.
+            return Ok(reader);
+        }
         reader.position = first;
         reader.enter(first)?;
         while reader.position < position {

@@ -70,13 +70,14 @@ impl Market {
             true => &Period::ALL[..],
             false => &Period::ALL[..Period::Day as usize],
         };
-        let at = (event_ns, &moment);
+        let starts = Period::ALL.map(|period| period.start(event_ns, moment.day_start_ns));
         for &period in periods {
-            let room = self.candles.check(period, at, &trade);
+            let room = self.candles.check(period, starts[period as usize], &trade);
             room.map_err(|error| no_room(period, error))?;
         }
         for &period in periods {
-            let folded = self.candles.fold(period, seq, at, &trade);
+            let candle = (period, starts[period as usize]);
+            let folded = self.candles.fold(candle, (seq, event_ns), &trade);
             let changed = folded.map_err(|error| no_room(period, error))?;
             if period == Period::Day && matches!(changed, Changed::Newest | Changed::Next) {
                 self.day = moment.day;

@@ -92,6 +92,9 @@ pub enum CalendarError {
     /// Nothing ever trades.
     #[error("`{0}` is empty: nothing would ever trade")]
     Empty(&'static str),
+    /// No session makes the candle of the day.
+    #[error("`day_candle` is empty: leave it out to count the trades of all sessions")]
+    NoDay,
 }
 
 /// One session of every trading day, in minutes since that day's midnight; the open may be
@@ -207,7 +210,7 @@ impl Calendar {
         let in_day = match &text.day_candle {
             None => [true; 4],
             Some(sessions) if sessions.is_empty() => {
-                return Err(CalendarError::Empty("day_candle"));
+                return Err(CalendarError::NoDay);
             }
             Some(sessions) => {
                 let mut in_day = [false; 4];

@@ -267,3 +267,131 @@ fn trading_days_follow_each_other_without_a_gap_over_clock_changes_and_to_the_en
         }
     }
 }
+
+/// The rules by which exchanges in New York close, from the calendar's own arithmetic.
+mod rules {
+    use jiff::ToSpan;
+    use jiff::civil::{Date, Weekday, date};
+
+    pub(super) fn nth(year: i16, month: i8, weekday: Weekday, n: i8) -> Date {
+        date(year, month, 1)
+            .nth_weekday_of_month(n, weekday)
+            .unwrap()
+    }
+
+    /// Easter Sunday of the Gregorian calendar, by the tables of the church: the Sunday behind
+    /// the first full moon from 21 March on, as the golden number and the epact give it.
+    pub(super) fn easter(year: i16) -> Date {
+        let y = i32::from(year);
+        let (golden, century) = (y % 19 + 1, y / 100 + 1);
+        let (solar, lunar) = (3 * century / 4 - 12, (8 * century + 5) / 25 - 5);
+        let mut epact = (11 * golden + 20 + lunar - solar).rem_euclid(30);
+        if (epact == 25 && golden > 11) || epact == 24 {
+            epact += 1;
+        }
+        let mut moon = 44 - epact; // day of March
+        if moon < 21 {
+            moon += 30;
+        }
+        let moon = date(year, 3, 1) + (moon - 1).days();
+        moon.nth_weekday(1, Weekday::Sunday).unwrap()
+    }
+
+    /// A holiday of a fixed date: on a Saturday it is kept on the Friday before, on a Sunday on the
+    /// Monday behind. New Year's Day alone is not moved back: that Friday ends a year's accounts.
+    fn kept(day: Date) -> Option<Date> {
+        match day.weekday() {
+            Weekday::Saturday if day.month() == 1 => None,
+            Weekday::Saturday => day.yesterday().ok(),
+            Weekday::Sunday => day.tomorrow().ok(),
+            _ => Some(day),
+        }
+    }
+
+    pub(super) fn is_holiday(day: Date) -> bool {
+        let year = day.year();
+        let fixed = [(1, 1), (6, 19), (7, 4), (12, 25)].map(|(m, d)| kept(date(year, m, d)));
+        let moving = [
+            nth(year, 1, Weekday::Monday, 3),    // Martin Luther King, Jr.
+            nth(year, 2, Weekday::Monday, 3),    // Washington's Birthday
+            easter(year) - 2.days(),             // Good Friday
+            nth(year, 5, Weekday::Monday, -1),   // Memorial Day
+            nth(year, 9, Weekday::Monday, 1),    // Labor Day
+            nth(year, 11, Weekday::Thursday, 4), // Thanksgiving
+        ];
+        fixed.contains(&Some(day)) || moving.contains(&day)
+    }
+
+    pub(super) fn is_trading_day(day: Date) -> bool {
+        let weekend = matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday);
+        let mourning = day == date(2025, 1, 9); // for President Carter
+        !(weekend || mourning || is_holiday(day))
+    }
+
+    /// 13:00 on the day before Independence Day, the day behind Thanksgiving, and Christmas Eve.
+    pub(super) fn closes_early(day: Date) -> bool {
+        let year = day.year();
+        let eves = [
+            date(year, 7, 3),
+            nth(year, 11, Weekday::Thursday, 4) + 1.days(),
+            date(year, 12, 24),
+        ];
+        is_trading_day(day) && eves.contains(&day)
+    }
+}
+
+#[test]
+fn new_yorks_holidays_and_early_closes_are_those_of_its_rules() {
+    use jiff::civil::date;
+    for (year, month, day) in [
+        (2024, 3, 31),
+        (2025, 4, 20),
+        (2026, 4, 5),
+        (2038, 4, 25),
+        (1961, 4, 2),
+    ] {
+        assert_eq!(rules::easter(year), date(year, month, day));
+    }
+    let calendars =
+        Calendars::load("default = 'us-equity'\n[instruments]\nSPX = 'us-index'").unwrap();
+    let (mut day, mut open, mut early) = (date(2024, 1, 1), 0, 0);
+    while day < date(2029, 1, 1) {
+        for instrument in ["AAPL", "SPX"] {
+            let calendar = calendars.of(instrument);
+            let session = |hour: i8, minute: i8| {
+                let at = day
+                    .at(hour, minute, 0, 0)
+                    .in_tz("America/New_York")
+                    .unwrap();
+                calendar.session_at(at.timestamp().as_nanosecond() as u64).0
+            };
+            let trades = rules::is_trading_day(day);
+            assert_eq!(
+                session(9, 30) == Session::Regular,
+                trades,
+                "{instrument} on {day}"
+            );
+            assert_eq!(
+                session(12, 59) == Session::Regular,
+                trades,
+                "{instrument} on {day}"
+            );
+            let full = trades && !rules::closes_early(day);
+            assert_eq!(
+                session(13, 0) == Session::Regular,
+                full,
+                "{instrument} on {day}"
+            );
+            assert_eq!(
+                session(15, 59) == Session::Regular,
+                full,
+                "{instrument} on {day}"
+            );
+            open += u32::from(trades);
+            early += u32::from(trades && !full);
+        }
+        day = day.tomorrow().unwrap();
+    }
+    // Of 1,305 weekdays, ten holidays a year, but nine in 2028, and in 2025 a day of mourning.
+    assert_eq!((open, early), (2 * (1_305 - 50), 2 * 11));
+}

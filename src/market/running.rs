@@ -7,7 +7,7 @@
 
 use tickring_protocol::Trade;
 
-use super::{Candle, CandleError, Moment, Period};
+use super::{Candle, CandleError, Period};
 
 /// The candles that are still running, or were until just now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,37 +65,30 @@ impl Running {
         self.pairs[period as usize].before.as_ref()
     }
 
-    /// Whether a trade has room in its candle of a period, if that is kept.
+    /// Whether a trade has room in its candle of a period, which starts at `start_ns`, if that is
+    /// kept.
     ///
     /// # Errors
     /// [`CandleError::Overflow`]
-    pub fn check(
-        &self,
-        period: Period,
-        (event_ns, moment): (u64, &Moment),
-        trade: &Trade,
-    ) -> Result<(), CandleError> {
-        let start = period.start(event_ns, moment.day_start_ns);
-        match self.pairs[period as usize].candle(start) {
+    pub fn check(&self, period: Period, start_ns: u64, trade: &Trade) -> Result<(), CandleError> {
+        match self.pairs[period as usize].candle(start_ns) {
             Some(candle) => candle.volume_with(trade).map(drop),
             None => Ok(()),
         }
     }
 
-    /// Folds a trade into its candle of a period. By ascending `seq`.
+    /// Folds a trade into its candle of a period, which starts at `start_ns`. By ascending `seq`.
     ///
     /// # Errors
     /// [`CandleError::Overflow`]: nothing has changed.
     pub fn fold(
         &mut self,
-        period: Period,
-        seq: u64,
-        (event_ns, moment): (u64, &Moment),
+        (period, start_ns): (Period, u64),
+        (seq, event_ns): (u64, u64),
         trade: &Trade,
     ) -> Result<Changed, CandleError> {
-        let start = period.start(event_ns, moment.day_start_ns);
         let pair = &mut self.pairs[period as usize];
-        let changed = pair.change(start);
+        let changed = pair.change(start_ns);
         let place = match changed {
             Changed::Nothing => return Ok(changed),
             Changed::Newest => &mut pair.newest,
@@ -106,10 +99,10 @@ impl Running {
             Changed::Before => &mut pair.before,
         };
         match place {
-            Some(candle) if candle.start_ns == start => {
+            Some(candle) if candle.start_ns == start_ns => {
                 candle.fold(seq, event_ns, trade)?;
             }
-            _ => *place = Some(Candle::new(start, seq, event_ns, trade)),
+            _ => *place = Some(Candle::new(start_ns, seq, event_ns, trade)),
         }
         Ok(changed)
     }

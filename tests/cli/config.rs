@@ -212,3 +212,75 @@ fn every_command_explains_itself() {
         }
     }
 }
+
+#[test]
+fn the_instruments_file_is_read_at_start_and_a_mistake_in_it_is_told() {
+    let instruments = file("instruments.toml", "[instruments]\nAAPL = 'us-equity'\n");
+    let path = instruments.to_str().unwrap();
+    let printed = finish(tickring(&[
+        "serve",
+        "--print-config",
+        "--instruments",
+        path,
+    ]))
+    .ok();
+    assert!(
+        printed.contains(&format!("\ninstruments = \"{path}\"\n")),
+        "{printed}"
+    );
+
+    let server = crate::support::Server::start(&["--instruments", path]);
+    // 2026-03-02 09:00 UTC is 04:00 in New York: before the market, so it is no trade of the day.
+    let trade = r#"{"kind":"trade","ts_event_ns":1772442000000000000,"price":"1","qty":"1"}"#;
+    for symbol in ["market/AAPL", "market/OTHER"] {
+        finish(server.client(&["pub", symbol, trade])).ok();
+    }
+    let day = |symbol| {
+        let args = ["sub", symbol, "--json", "--idle-exit", "0.5"];
+        finish(server.client(&args)).ok()
+    };
+    assert_eq!(day("candle/1d/AAPL"), "");
+    assert!(day("candle/1d/OTHER").contains("\"trades\":1"));
+    assert!(day("candle/1h/AAPL").contains("\"trades\":1"));
+
+    for (name, text, told) in [
+        (
+            "unknown.toml",
+            "[instruments]\nAAPL = 'nyse'\n",
+            "which there is not",
+        ),
+        (
+            "empty-day.toml",
+            "[calendars.x]\nkind = 'bond'\ntime_zone = 'UTC'\ndays = ['mon']\nday_candle = []\n\
+          sessions = [{ session = 'regular', open = '09:00', close = '17:00' }]\n",
+            "`day_candle` is empty",
+        ),
+        (
+            "zone.toml",
+            "[calendars.x]\nkind = 'bond'\ntime_zone = 'Mars'\ndays = ['mon']\n\
+          sessions = [{ session = 'regular', open = '09:00', close = '17:00' }]\n",
+            "no time zone is called `Mars`",
+        ),
+    ] {
+        let path = file(name, text);
+        let refused = finish(tickring(&[
+            "serve",
+            "--instruments",
+            path.to_str().unwrap(),
+        ]));
+        assert_ne!(refused.code, Some(0));
+        assert!(refused.stderr.contains(told), "{}", refused.stderr);
+        assert!(refused.stderr.contains(name), "{}", refused.stderr);
+    }
+    let missing = finish(tickring(&[
+        "serve",
+        "--instruments",
+        "/nowhere/at-all.toml",
+    ]));
+    assert_ne!(missing.code, Some(0));
+    assert!(
+        missing.stderr.contains("/nowhere/at-all.toml"),
+        "{}",
+        missing.stderr
+    );
+}

@@ -363,3 +363,58 @@ fn wrong_usage_is_told_with_exit_code_2() {
         );
     }
 }
+
+#[test]
+fn the_ends_of_the_range_are_published_as_written_and_the_next_value_is_refused_by_its_field() {
+    let server = Server::start(&[]);
+    let line = |price: &str, qty: &str| {
+        format!(
+            "{{\"kind\":\"trade\",\"ts_event_ns\":5,\"price\":\"{price}\",\"qty\":\"{qty}\",\"side\":\"buy\"}}\n"
+        )
+    };
+    let (largest, beyond) = ("9223372036854.775807", "9223372036854.775808");
+    let input = line(largest, largest) + &line(&format!("-{largest}"), "0");
+    finish_with(server.client(&["pub", "market/A", "-"]), input.as_bytes()).ok();
+    let out =
+        finish(server.client(&["sub", "market/A", "--from", "1", "--json", "--count", "2"])).ok();
+    let prices: Vec<_> = json_lines(&out)
+        .iter()
+        .map(|line| line["price"].clone())
+        .collect();
+    assert_eq!(prices, [largest.to_owned(), format!("-{largest}")]);
+    let candle =
+        finish(server.client(&["sub", "candle/1d/A", "--json", "--idle-exit", "0.5"])).ok();
+    let candle = &json_lines(&candle)[0];
+    for (key, value) in [("high", largest), ("volume", largest), ("kind", "snapshot")] {
+        assert_eq!(candle[key], value, "{candle}");
+    }
+    assert_eq!(candle["low"], format!("-{largest}"));
+    for (price, qty, field) in [(beyond, "1", "price"), ("1", beyond, "qty")] {
+        let input = line(price, qty);
+        let refused = finish_with(server.client(&["pub", "market/A", "-"]), input.as_bytes());
+        assert_ne!(refused.code, Some(0));
+        let told = format!("{field} is \"{beyond}\": beyond ±{largest}");
+        assert!(refused.stderr.contains(&told), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_candle_topic_is_shown_to_people_and_a_wrong_name_says_how_to_write_it() {
+    let server = Server::start(&[]);
+    finish(server.client(&[
+        "pub",
+        "market/A",
+        r#"{"kind":"trade","ts_event_ns":1723161256322000000,"price":"61800.30","qty":"0.006"}"#,
+    ]))
+    .ok();
+    let shown = finish(server.client(&["sub", "candle/1m/A", "--idle-exit", "0.5"])).ok();
+    let expected = "from 2024-08-08 23:54:00 open 61800.3, high 61800.3, low 61800.3, close 61800.3, volume 0.006 in 1 trades";
+    assert!(shown.contains(expected), "{shown}");
+    let refused = finish(server.client(&["sub", "candle/5m/A"]));
+    assert_ne!(refused.code, Some(0));
+    assert!(
+        refused.stderr.contains("candle/PERIOD/INSTRUMENT"),
+        "{}",
+        refused.stderr
+    );
+}

@@ -557,3 +557,16 @@ fn all_lanes_are_recovered_at_once_with_their_progress() {
     let error = open(3, 2, &progress).unwrap_err().to_string();
     assert!(error.contains("lane-0"), "{error}");
 }
+
+#[test]
+fn a_reader_opens_a_lane_whose_first_segment_has_no_header_yet() {
+    let dir = TempDir::new();
+    let file = segment::path(dir.path(), 0);
+    fs::write(&file, vec![0; HEADER]).unwrap();
+    let mut reader = Reader::open(dir.path(), 0, 0).unwrap();
+    assert!(reader.batch(0).unwrap().is_none());
+    fs::remove_file(&file).unwrap();
+    let positions = write(dir.path(), 1, 1..=3, 3);
+    let committed = *positions.last().unwrap();
+    assert_eq!(reader.batch(committed).unwrap().unwrap().end(), committed);
+}
