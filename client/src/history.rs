@@ -83,7 +83,9 @@ impl HistoryRows {
         }
     }
 
-    fn page(&self) -> HistoryPage<'_> {
+    /// The page as it is on the wire, for handing it on; its request id is 0.
+    #[must_use]
+    pub fn page(&self) -> HistoryPage<'_> {
         HistoryPage {
             request_id: 0,
             series: self.series,
