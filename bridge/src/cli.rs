@@ -63,12 +63,22 @@ struct Settings {
 
     /// What the server's access check reads. Other users of this machine can read flags: put it
     /// into the file or the environment.
-    #[arg(long, env = "TICKRING_BRIDGE_CREDENTIALS", value_name = "TEXT", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "TICKRING_BRIDGE_CREDENTIALS",
+        value_name = "TEXT",
+        hide_env_values = true
+    )]
     credentials: Option<String>,
 
     /// An origin whose pages may connect, such as https://example.org, beside the bridge's own;
     /// `*` allows all. Can be given several times, or separated by commas.
-    #[arg(long, env = "TICKRING_BRIDGE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "TICKRING_BRIDGE_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
     allow_origin: Option<Vec<String>>,
 
     /// Certificate chain as a PEM file: serve TLS. Needs --tls-key.
@@ -113,7 +123,11 @@ struct Settings {
     history_bytes: Option<usize>,
 
     /// Bytes of memory for what is kept of all topics. [default: 268435456]
-    #[arg(long, env = "TICKRING_BRIDGE_TOTAL_HISTORY_BYTES", value_name = "BYTES")]
+    #[arg(
+        long,
+        env = "TICKRING_BRIDGE_TOTAL_HISTORY_BYTES",
+        value_name = "BYTES"
+    )]
     total_history_bytes: Option<usize>,
 
     /// Seconds of silence after which a client is sent a ping; after three times as long it is
@@ -142,11 +156,23 @@ impl Settings {
         set(self.upstream, &mut config.upstream);
         set(self.credentials, &mut config.credentials);
         set(self.allow_origin, &mut config.allowed_origins);
-        set(self.max_connections.map(|n| n.max(1) as usize), &mut config.max_connections);
+        set(
+            self.max_connections.map(|n| n.max(1) as usize),
+            &mut config.max_connections,
+        );
         set(self.max_subscriptions, &mut config.max_subscriptions);
-        set(self.max_topics.map(|n| n.max(1) as usize), &mut config.max_topics);
-        set(self.max_message_bytes.map(|n| n.max(128) as usize), &mut config.max_message_bytes);
-        set(self.outbox_bytes.map(|n| n as usize), &mut config.outbox_bytes);
+        set(
+            self.max_topics.map(|n| n.max(1) as usize),
+            &mut config.max_topics,
+        );
+        set(
+            self.max_message_bytes.map(|n| n.max(128) as usize),
+            &mut config.max_message_bytes,
+        );
+        set(
+            self.outbox_bytes.map(|n| n as usize),
+            &mut config.outbox_bytes,
+        );
         set(self.history_bytes, &mut config.history_bytes);
         set(self.total_history_bytes, &mut config.total_history_bytes);
         set(seconds(self.ping_seconds), &mut config.ping_interval);
@@ -204,7 +230,10 @@ pub(crate) fn run() -> ExitCode {
     let scheme = if secure { "https" } else { "http" };
     let address = bridge.local_addr();
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "listening on {scheme}://{address}/ (server {upstream})");
+    let _ = writeln!(
+        stdout,
+        "listening on {scheme}://{address}/ (server {upstream})"
+    );
     let _ = stdout.flush();
     drop(stdout);
 

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, State, WebSocketUpgrade};
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use axum::Router;
 use tokio::sync::{Semaphore, watch};
 
 use crate::assets;
@@ -47,11 +47,7 @@ pub(crate) fn routes(app: App, page: &Page) -> Router {
 async fn health(State(app): State<App>) -> Response {
     match *app.upstream.up().borrow() {
         true => (StatusCode::OK, "{\"upstream\":\"up\"}\n").into_response(),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "{\"upstream\":\"down\"}\n",
-        )
-            .into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "{\"upstream\":\"down\"}\n").into_response(),
     }
 }
 
@@ -94,7 +90,9 @@ async fn upgrade(
         .write_buffer_size(0)
         .max_message_size(most)
         .max_frame_size(most);
-    let chosen = asked.selected_protocol().map(|name| name.as_bytes().to_vec());
+    let chosen = asked
+        .selected_protocol()
+        .map(|name| name.as_bytes().to_vec());
     asked.on_upgrade(move |mut socket| async move {
         let _place = place;
         match chosen.and_then(|name| Protocol::by_name(&name)) {

@@ -136,7 +136,9 @@ impl Bridge {
         self.stop.send_replace(true);
         let all = u32::try_from(self.max_connections).unwrap_or(u32::MAX);
         let _ = runtime.block_on(async {
-            tokio::time::timeout(PARTING, self.clients.acquire_many(all)).await.is_ok()
+            tokio::time::timeout(PARTING, self.clients.acquire_many(all))
+                .await
+                .is_ok()
         });
         runtime.shutdown_background();
     }

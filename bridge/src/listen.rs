@@ -33,7 +33,9 @@ const HEAD: usize = 16 << 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Reads a certificate chain and its key.
-pub(crate) fn tls((certificate, key): &(impl AsRef<Path>, impl AsRef<Path>)) -> Result<TlsAcceptor, StartError> {
+pub(crate) fn tls(
+    (certificate, key): &(impl AsRef<Path>, impl AsRef<Path>),
+) -> Result<TlsAcceptor, StartError> {
     let (certificate, key) = (certificate.as_ref(), key.as_ref());
     let unusable = |file: &Path, cause: &dyn std::fmt::Display| StartError::Tls {
         file: file.to_owned(),
@@ -49,7 +51,11 @@ pub(crate) fn tls((certificate, key): &(impl AsRef<Path>, impl AsRef<Path>)) -> 
     let provider = tokio_rustls::rustls::crypto::ring::default_provider();
     let mut config = ServerConfig::builder_with_provider(provider.into())
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
+        .and_then(|builder| {
+            builder
+                .with_no_client_auth()
+                .with_single_cert(chain, secret)
+        })
         .map_err(|error| unusable(certificate, &error))?;
     // WebSockets are upgraded from HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tickring_protocol::{ErrorCode, ErrorFrame, Frame, FrameType, Gap, GapReason, Policy, Subscribed};
+use tickring_protocol::{
+    ErrorCode, ErrorFrame, Frame, FrameType, Gap, GapReason, Policy, Subscribed,
+};
 
 use super::outbox::Ready;
 use super::{Client, Mode, Subscription};
@@ -126,7 +128,12 @@ impl Client {
     }
 
     /// Begins with the state and what follows it.
-    fn begin_now(&mut self, subscription: &mut Subscription, state: &mut State, room: &mut usize) -> Turn {
+    fn begin_now(
+        &mut self,
+        subscription: &mut Subscription,
+        state: &mut State,
+        room: &mut usize,
+    ) -> Turn {
         match state.start_now() {
             Start::Log {
                 position,
@@ -185,7 +192,13 @@ impl Client {
         Turn::Done
     }
 
-    fn say_subscribed(&mut self, subscription: &Subscription, state: &State, next_seq: u64, last_seq: u64) {
+    fn say_subscribed(
+        &mut self,
+        subscription: &Subscription,
+        state: &State,
+        next_seq: u64,
+        last_seq: u64,
+    ) {
         let topic = &subscription.watcher.topic;
         let told = Subscribed {
             request_id: subscription.request_id,
@@ -196,7 +209,9 @@ impl Client {
             epoch: state.epoch,
             topic: &topic.name,
         };
-        let told = self.protocol().encode(&Frame::Subscribed(told), &topic.name);
+        let told = self
+            .protocol()
+            .encode(&Frame::Subscribed(told), &topic.name);
         self.pieces.push(told);
     }
 
@@ -220,7 +235,12 @@ impl Client {
     }
 
     /// Reads on in the topic's log, unless the client is too slow for that.
-    fn read(&mut self, subscription: &mut Subscription, state: &mut State, room: &mut usize) -> Turn {
+    fn read(
+        &mut self,
+        subscription: &mut Subscription,
+        state: &mut State,
+        room: &mut usize,
+    ) -> Turn {
         let Mode::Live {
             mut position,
             mut delayed,
@@ -272,7 +292,12 @@ impl Client {
     }
 
     /// Brings a slow client to the latest state.
-    fn conflate(&mut self, subscription: &mut Subscription, state: &mut State, room: &mut usize) -> Turn {
+    fn conflate(
+        &mut self,
+        subscription: &mut Subscription,
+        state: &mut State,
+        room: &mut usize,
+    ) -> Turn {
         let watcher = subscription.watcher.clone();
         // What is passed over is not owed any more.
         let end = state.log.end_position();
@@ -312,7 +337,13 @@ impl Client {
         }
     }
 
-    fn say_gap(&mut self, subscription: &Subscription, reason: GapReason, last_seq: u64, extra: Extra) {
+    fn say_gap(
+        &mut self,
+        subscription: &Subscription,
+        reason: GapReason,
+        last_seq: u64,
+        extra: Extra,
+    ) {
         let watcher = &subscription.watcher;
         let gap = Gap {
             topic_id: watcher.topic.id,
@@ -328,7 +359,11 @@ impl Client {
 
     fn want_snapshot(&self, subscription: &Subscription, state: &mut State) -> Turn {
         let watcher = &subscription.watcher;
-        if !state.wanting.iter().any(|other| Arc::ptr_eq(other, watcher)) {
+        if !state
+            .wanting
+            .iter()
+            .any(|other| Arc::ptr_eq(other, watcher))
+        {
             state.wanting.push(watcher.clone());
         }
         self.upstream.want_snapshot(&watcher.topic, state);
@@ -336,7 +371,12 @@ impl Client {
     }
 
     /// Joins the others once the server has brought it to where they are.
-    fn join(&mut self, subscription: &mut Subscription, state: &mut State, room: &mut usize) -> Turn {
+    fn join(
+        &mut self,
+        subscription: &mut Subscription,
+        state: &mut State,
+        room: &mut usize,
+    ) -> Turn {
         let watcher = subscription.watcher.clone();
         // What it missed comes from the server and not from the log.
         let end = state.log.end_position();

@@ -72,6 +72,8 @@ pub(crate) struct Client {
     credentials: Vec<u8>,
     /// HELLO came.
     welcomed: bool,
+    /// GOODBYE came: nothing more is read.
+    leaving: bool,
     /// By the bridge's id of the topic.
     subscriptions: HashMap<u32, Subscription>,
     commands: Option<Commands>,
@@ -105,6 +107,7 @@ impl Client {
             session: 0,
             credentials: Vec::new(),
             welcomed: false,
+            leaving: false,
             subscriptions: HashMap::new(),
             commands: None,
             waiting: VecDeque::new(),
@@ -122,6 +125,7 @@ impl Client {
         clients.inc();
         let close = self.serve(&mut socket, stop).await;
         self.leave_all();
+        self.finish_commands();
         clients.dec();
         let reason = close.as_ref().map_or("gone", |close| close.reason);
         metrics.count_closed(reason);
@@ -174,9 +178,12 @@ impl Client {
                 true => self.heard + interval * (self.pinged + 1),
                 false => began + HELLO,
             };
-            let takes = self.outbox.has_room() && self.waiting.is_empty();
+            let takes = self.takes_more();
             let waiting = !self.waiting.is_empty();
-            let queue = self.commands.as_ref().map(|commands| commands.queue.clone());
+            let queue = self
+                .commands
+                .as_ref()
+                .map(|commands| commands.queue.clone());
             let room = async {
                 match queue.filter(|_| waiting) {
                     Some(queue) => drop(queue.reserve_owned().await),
@@ -227,6 +234,10 @@ impl Client {
         }
     }
 
+    fn takes_more(&self) -> bool {
+        self.outbox.has_room() && self.waiting.is_empty() && !self.leaving
+    }
+
     fn protocol(&self) -> Protocol {
         self.outbox.protocol()
     }
@@ -272,7 +283,7 @@ impl Client {
     /// Takes in what has come, so that a client that is sent much is heard too.
     fn read_what_is_there(&mut self, socket: &mut WebSocket) -> Result<(), Option<Close>> {
         for _ in 0..TAKEN_AT_ONCE {
-            if !self.outbox.has_room() || !self.waiting.is_empty() || self.outbox.is_closing() {
+            if !self.takes_more() || self.outbox.is_closing() {
                 break;
             }
             match socket.recv().now_or_never() {
@@ -322,13 +333,16 @@ impl Client {
     }
 
     fn say_goodbye(&self, code: ErrorCode, text: &str) {
+        self.outbox.push(self.goodbye(code, text));
+    }
+
+    fn goodbye(&self, code: ErrorCode, text: &str) -> Bytes {
         let goodbye = Goodbye {
             code: code as u16,
             retry_after_ms: 0,
             text,
         };
-        self.outbox
-            .push(self.protocol().encode(&Frame::Goodbye(goodbye), ""));
+        self.protocol().encode(&Frame::Goodbye(goodbye), "")
     }
 
     fn leave_all(&mut self) {

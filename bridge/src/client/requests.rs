@@ -9,6 +9,7 @@ use tickring_protocol::{
     TopicName, Unsubscribed, VERSION_MAJOR, VERSION_MINOR, Welcome,
 };
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::JoinHandle;
 
 use super::{Client, Mode, Subscription, wall_ns};
 use crate::close::Close;
@@ -30,7 +31,7 @@ impl Client {
                 Ok(ask) => self.on(ask),
                 Err(fault) => self.on_fault(fault),
             }
-            !self.outbox.is_closing()
+            !self.outbox.is_closing() && !self.leaving
         });
     }
 
@@ -49,10 +50,7 @@ impl Client {
 
     fn on(&mut self, ask: Ask) {
         match ask {
-            Ask::Goodbye => {
-                self.say_goodbye(ErrorCode::Ok, "");
-                self.outbox.close(Close::ok());
-            }
+            Ask::Goodbye => self.on_goodbye(),
             Ask::Hello {
                 name,
                 session,
@@ -89,6 +87,29 @@ impl Client {
         }
     }
 
+    /// Whatever the client has asked for is carried out and answered first.
+    fn on_goodbye(&mut self) {
+        self.leaving = true;
+        let carried = self.finish_commands();
+        let outbox = self.outbox.clone();
+        let goodbye = self.goodbye(ErrorCode::Ok, "");
+        tokio::spawn(async move {
+            if let Some(carried) = carried {
+                let _ = carried.await;
+            }
+            outbox.push(goodbye);
+            outbox.close(Close::ok());
+        });
+    }
+
+    /// Lets the commands that are under way come to their end.
+    pub(super) fn finish_commands(&mut self) -> Option<JoinHandle<()>> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.commands
+            .take()
+            .map(|commands| commands.finish(waiting))
+    }
+
     fn on_hello(&mut self, name: String, session: u128, credentials: Vec<u8>) {
         if self.welcomed {
             let frame = FrameType::Hello as u8;
@@ -114,11 +135,8 @@ impl Client {
         };
         let up = *self.upstream.up().borrow();
         let protocol = self.protocol();
-        self.outbox.push(protocol.encode_with(
-            &Frame::Welcome(welcome),
-            "",
-            Extra::Upstream(up),
-        ));
+        self.outbox
+            .push(protocol.encode_with(&Frame::Welcome(welcome), "", Extra::Upstream(up)));
         if protocol == crate::wire::Protocol::Binary {
             self.outbox.push(protocol.status(up)); // WELCOME has no field for it
         }
@@ -193,7 +211,13 @@ impl Client {
                 TopicKey::Id(_) => "",
             };
             let text = "not subscribed";
-            return self.refuse(FrameType::Unsubscribe, id, name, ErrorCode::NotSubscribed, text);
+            return self.refuse(
+                FrameType::Unsubscribe,
+                id,
+                name,
+                ErrorCode::NotSubscribed,
+                text,
+            );
         };
         let watcher = &subscription.watcher;
         self.outbox.silence(watcher);
@@ -300,7 +324,11 @@ impl Client {
             code: code as u16,
             frame_type: frame as u8,
             fatal: false,
-            retry_after_ms: if code == ErrorCode::Overloaded { 1000 } else { 0 },
+            retry_after_ms: if code == ErrorCode::Overloaded {
+                1000
+            } else {
+                0
+            },
             request_id: id,
             text,
         };
@@ -314,7 +342,11 @@ impl Client {
             topic_id: 0,
             code: code as u16,
             seq: 0,
-            retry_after_ms: if code == ErrorCode::Overloaded { 1000 } else { 0 },
+            retry_after_ms: if code == ErrorCode::Overloaded {
+                1000
+            } else {
+                0
+            },
             payload: text.as_bytes(),
         };
         self.outbox
@@ -348,7 +380,11 @@ fn refused(id: u64, error: &ClientError) -> ErrorFrame<'static> {
         code,
         frame_type: FrameType::History as u8,
         fatal: false,
-        retry_after_ms: if code == ErrorCode::Overloaded as u16 { 1000 } else { 0 },
+        retry_after_ms: if code == ErrorCode::Overloaded as u16 {
+            1000
+        } else {
+            0
+        },
         request_id: id,
         text,
     }

@@ -175,8 +175,14 @@ mod tests {
     fn bytes_are_counted_from_the_beginning_however_much_is_dropped() {
         let mut log = log();
         let before = |log: &Log, position| log.bytes_before(position, Protocol::Json);
-        assert_eq!((before(&log, 0), before(&log, 1), before(&log, 3)), (0, 4, 12));
+        assert_eq!(
+            (before(&log, 0), before(&log, 1), before(&log, 3)),
+            (0, 4, 12)
+        );
         log.drop_oldest();
-        assert_eq!((before(&log, 0), before(&log, 1), before(&log, 3)), (4, 4, 12));
+        assert_eq!(
+            (before(&log, 0), before(&log, 1), before(&log, 3)),
+            (4, 4, 12)
+        );
     }
 }

@@ -213,15 +213,13 @@ impl State {
         }
         match &self.snapshot {
             Some(kept) if kept.seq >= next_seq => Start::Soon,
-            Some(kept) if kept.seq + FRESH + 1 >= next_seq => {
-                match log.position_of(kept.seq + 1) {
-                    Some(position) => Start::Snapshot {
-                        kept: kept.clone(),
-                        position,
-                    },
-                    None => Start::Unknown,
-                }
-            }
+            Some(kept) if kept.seq + FRESH + 1 >= next_seq => match log.position_of(kept.seq + 1) {
+                Some(position) => Start::Snapshot {
+                    kept: kept.clone(),
+                    position,
+                },
+                None => Start::Unknown,
+            },
             _ => Start::Unknown,
         }
     }

@@ -6,10 +6,11 @@
 //! breaks while replies are awaited, the client is closed and knows from its own protocol what to
 //! do: connect again, resume, send again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tickring_protocol::{
     Command, Decoded, ErrorCode, Frame, Goodbye, Hello, MAX_FRAME_LEN, Ping, Pong, Reply,
     VERSION_MAJOR, VERSION_MINOR, decode,
@@ -32,6 +33,8 @@ const AWAITED: usize = 1024;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection without anything to do is kept.
 const IDLE: Duration = Duration::from_secs(30);
+/// How long the commands of a client that is leaving may take.
+const PARTING: Duration = Duration::from_secs(5);
 /// How long a command that was sent may go without any sign of life of the server.
 const SILENT: Duration = Duration::from_secs(15);
 
@@ -50,12 +53,6 @@ pub(crate) struct Outgoing {
 pub(crate) struct Commands {
     pub(crate) queue: mpsc::Sender<Outgoing>,
     task: JoinHandle<()>,
-}
-
-impl Drop for Commands {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Commands {
@@ -81,6 +78,26 @@ impl Commands {
             queue,
             task: tokio::spawn(link.run()),
         }
+    }
+
+    /// The client is leaving: what it has asked for is still carried out, `waiting` too. Ends
+    /// once all replies have come, or after a while.
+    pub(crate) fn finish(self, waiting: VecDeque<Outgoing>) -> JoinHandle<()> {
+        let Self { queue, mut task } = self;
+        tokio::spawn(async move {
+            let all = async {
+                for outgoing in waiting {
+                    if queue.send(outgoing).await.is_err() {
+                        break;
+                    }
+                }
+                drop(queue);
+                let _ = (&mut task).await; // it has told the outbox if it failed
+            };
+            if timeout(PARTING, all).await.is_err() {
+                task.abort();
+            }
+        })
     }
 }
 
@@ -114,11 +131,7 @@ impl Link {
     async fn run(mut self) {
         // A connection is for as long as there is something to do.
         while let Some(first) = self.commands.recv().await {
-            let metrics = self.upstream.metrics.clone();
-            metrics.command_connections.inc();
-            let end = self.serve(first).await;
-            metrics.command_connections.dec();
-            match end {
+            match self.serve(first).await {
                 End::Idle => {}
                 End::Over => return,
                 End::Closed(close) => {
@@ -130,6 +143,7 @@ impl Link {
     }
 
     async fn serve(&mut self, first: Outgoing) -> End {
+        let _counted = Counted::new(&self.upstream.metrics.command_connections);
         let mut wire = match timeout(CONNECT, self.open()).await {
             Ok(Ok(wire)) => wire,
             Ok(Err(close)) => return End::Closed(close),
@@ -181,6 +195,7 @@ impl Link {
     async fn carry(&mut self, wire: &mut Wire, first: Outgoing) -> Result<End, Close> {
         self.send(wire, first).await?;
         let mut heard = Instant::now();
+        let mut is_leaving = false;
         loop {
             while let Some((reply, len)) = self.take(&wire.read)? {
                 wire.read.drain(..len);
@@ -194,15 +209,19 @@ impl Link {
                 }
             }
             let waits = !self.awaited.is_empty();
+            if is_leaving && !waits {
+                return Ok(self.part(wire, End::Over).await);
+            }
             let patience = if waits { SILENT / 2 } else { IDLE };
             tokio::select! {
                 received = wire.receive() => {
                     received?;
                     heard = Instant::now();
                 }
-                command = self.commands.recv(), if self.awaited.len() < AWAITED => {
+                command = self.commands.recv(), if self.awaited.len() < AWAITED && !is_leaving => {
                     let Some(command) = command else {
-                        return Ok(self.part(wire, End::Over).await);
+                        is_leaving = true;
+                        continue;
                     };
                     if !waits {
                         heard = Instant::now();
@@ -275,6 +294,22 @@ impl Link {
         };
         let name = topic.as_deref().unwrap_or_default();
         self.outbox.protocol().encode(&Frame::Reply(told), name)
+    }
+}
+
+/// Counts in a gauge for as long as it is there.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tickring_client::protocol::{Gap, GapReason, Policy};
-use tickring_client::{AsyncClient, Notice, Notices, OwnedNotice, StartAt, SubscribeOptions, TopicHandle};
+use tickring_client::{
+    AsyncClient, Notice, Notices, OwnedNotice, StartAt, SubscribeOptions, TopicHandle,
+};
 use tickring_protocol::{Event, Frame, Snapshot};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -147,7 +149,12 @@ impl Live<'_> {
             Notice::Unsubscribed { handle, .. } => return self.unsubscribed(handle),
             Notice::Refused(refused) => {
                 let name = refused.topic.unwrap_or_default();
-                tracing::warn!(topic = name, code = refused.code, text = refused.text, "the server refused");
+                tracing::debug!(
+                    topic = name,
+                    code = refused.code,
+                    text = refused.text,
+                    "the server refused"
+                );
                 if let Some(topic) = self.upstream.topic(name).filter(|_| !refused.fatal) {
                     let mut state = topic.lock();
                     state.phase = Phase::Refused {

@@ -152,7 +152,9 @@ impl Upstream {
 
     /// Asks for a newer snapshot of a topic that the caller has locked.
     pub(crate) fn want_snapshot(&self, topic: &Arc<Topic>, state: &mut State) {
-        if !std::mem::replace(&mut state.fetching, true) && self.fetches.try_send(topic.clone()).is_err() {
+        if !std::mem::replace(&mut state.fetching, true)
+            && self.fetches.try_send(topic.clone()).is_err()
+        {
             state.fetching = false;
         }
     }

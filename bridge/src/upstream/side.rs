@@ -83,7 +83,9 @@ enum Outcome {
     /// The snapshot and its epoch.
     Snapshot(Kept, u64),
     /// The topic has none, at this moment or ever.
-    None { ever: bool },
+    None {
+        ever: bool,
+    },
     Failed,
 }
 

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use tickring_client::HistoryQuery;
 use tickring_protocol::{Decoded, ErrorCode, Frame, HEADER_LEN, VERSION_MAJOR, decode};
 
-use super::request::{Ask, Fault, TopicKey};
 use super::Extra;
+use super::request::{Ask, Fault, TopicKey};
 
 /// Type of STATUS, an optional message.
 pub(crate) const STATUS_TYPE: u8 = 0x80;

@@ -8,7 +8,6 @@ use axum::extract::ws::Message;
 use bytes::Bytes;
 use tickring_protocol::{ErrorCode, Frame};
 
-
 pub(crate) use request::{Ask, Fault, TopicKey};
 
 /// How a client is spoken to.

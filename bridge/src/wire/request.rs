@@ -184,7 +184,9 @@ impl<'de> Deserialize<'de> for Digits {
                 .map_err(|_| D::Error::custom(format!("{text:?} is no u64"))),
             Value::Number(number) => match number.as_u64() {
                 Some(number) if number <= MAX_NUMBER => Ok(Self(number)),
-                _ => Err(D::Error::custom("write numbers of 2^53 and more as strings")),
+                _ => Err(D::Error::custom(
+                    "write numbers of 2^53 and more as strings",
+                )),
             },
             _ => Err(D::Error::custom("write a string of digits")),
         }

@@ -11,7 +11,7 @@ use crate::control::{Control, Phase, Report};
 use crate::outcome::Outcome;
 use crate::plan::{Load, Plan, share};
 use crate::role::{Churn, Failure, Line, PingPong, Publisher, Stalled, Subscribers};
-use crate::target::{Nats, Protocol, Redis, Target, Tickring};
+use crate::target::{Bridge, Nats, Protocol, Redis, Target, Tickring};
 use crate::topics::Topics;
 
 /// How often the parent is told how far the worker is.
@@ -118,6 +118,7 @@ type Work = Box<dyn FnOnce(&Line<'_>) -> Result<Outcome, Failure> + Send>;
 fn start(plan: &Plan, control: &Arc<Control>, reports: &Sender<Report>) -> u32 {
     let works = match plan.protocol {
         Protocol::Tickring => works(plan, Tickring::new),
+        Protocol::Bridge => works(plan, Bridge::new),
         Protocol::Nats => works(plan, Nats::new),
         Protocol::Redis => works(plan, Redis::new),
     };

@@ -1,5 +1,6 @@
 //! What the generator speaks to: one trait, one file per protocol.
 
+mod bridge;
 mod line;
 mod nats;
 mod redis;
@@ -11,6 +12,7 @@ use tickring_protocol::{GapReason, Policy};
 
 use crate::plan::Load;
 
+pub use self::bridge::Bridge;
 pub use self::nats::Nats;
 pub use self::redis::Redis;
 pub use self::tickring::Tickring;
@@ -21,6 +23,8 @@ pub use self::tickring::Tickring;
 pub enum Protocol {
     /// tickring's own.
     Tickring,
+    /// The same through a tickring-bridge: over WebSockets.
+    Bridge,
     /// NATS's: fanout, pingpong and connect only.
     Nats,
     /// Redis's publish and subscribe: fanout, pingpong and connect only.
@@ -33,7 +37,7 @@ impl Protocol {
     pub fn can(self, load: &Load) -> bool {
         match self {
             Self::Nats | Self::Redis => !matches!(load, Load::Churn { .. } | Load::Stall { .. }),
-            Self::Tickring => true,
+            Self::Tickring | Self::Bridge => true,
         }
     }
 }
