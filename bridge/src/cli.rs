@@ -90,7 +90,13 @@ struct Settings {
     tls_key: Option<PathBuf>,
 
     /// Instruments of the market page, as in ACME,BOLT.
-    #[arg(long, env = "TICKRING_BRIDGE_SYMBOLS", value_name = "NAMES", value_delimiter = ',', conflicts_with = "symbols_file")]
+    #[arg(
+        long,
+        env = "TICKRING_BRIDGE_SYMBOLS",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        conflicts_with = "symbols_file"
+    )]
     symbols: Option<Vec<String>>,
 
     /// A file that names them, separated by white space or commas.

@@ -107,7 +107,13 @@ impl Bridge {
         };
         // Beside the WebSockets, requests for pages and figures find room.
         let most = max_connections + max_connections / 2 + 64;
-        tokio::spawn(listen::run(listener, tls, http::routes(app, &page), most, stopped));
+        tokio::spawn(listen::run(
+            listener,
+            tls,
+            http::routes(app, &page),
+            most,
+            stopped,
+        ));
         drop(guard);
         Ok(Self {
             address,

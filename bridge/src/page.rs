@@ -1,8 +1,6 @@
 //! What the market page has to know.
 
-use std::convert::Infallible;
 use std::fs;
-use std::str::FromStr;
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -47,16 +45,5 @@ impl Page {
                 (headers, text)
             }),
         )
-    }
-}
-
-/// Names separated by commas, as in `ACME,BOLT`.
-impl FromStr for Page {
-    type Err = Infallible;
-
-    fn from_str(names: &str) -> Result<Self, Infallible> {
-        Ok(Self::new(
-            names.split(',').map(|name| name.trim().to_owned()),
-        ))
     }
 }

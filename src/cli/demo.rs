@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tickring::node::{Node, NodeConfig};
+use tickring_bridge::{Bridge, Config as BridgeConfig, Page, StartError};
 use tickring_client::{Client, Notice, Options, SubscribeOptions};
 use tickring_feed::{Synth, SynthConfig};
 use tickring_protocol::DEFAULT_PORT;
@@ -25,10 +26,15 @@ const PICTURES: u32 = 8;
 /// Time from one print to the next elsewhere.
 const PRINT: Duration = Duration::from_secs(1);
 
+/// The first port that is tried for the market page, and how many more.
+const PAGE_PORT: u16 = 8080;
+const PAGE_PORTS: u16 = 20;
+
 /// Watch a made-up market go through a server, all in this process, until Ctrl-C.
 ///
-/// Starts a server, publishes trades and quotes to it over TCP, and shows the prices that a
-/// subscriber receives, as a live table on a terminal and as a few lines a second elsewhere.
+/// Starts a server and a bridge for browsers, publishes trades and quotes over TCP, prints where
+/// the market page is, and shows the prices that a subscriber receives, as a live table on a
+/// terminal and as a few lines a second elsewhere.
 #[derive(Debug, Args)]
 pub(super) struct Demo {
     /// Instruments.
@@ -46,6 +52,10 @@ pub(super) struct Demo {
     /// Address of the server. Unless it is set: 127.0.0.1:7400, or a free port if that is taken.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+
+    /// Address of the market page. Unless it is set: 127.0.0.1:8080, or the next free port.
+    #[arg(long, value_name = "ADDR")]
+    page: Option<SocketAddr>,
 
     /// Cores of the server. Unless it is set: half of the CPUs, so that the market and this table
     /// find room beside it.
@@ -69,11 +79,15 @@ impl Demo {
         let names: Vec<String> = (0..self.symbols as usize)
             .map(|index| market.symbol(index).to_owned())
             .collect();
+        let bridge = self.start_bridge(address, &names)?;
+        let page = bridge.local_addr();
         let first = &names[0];
         super::say(format_args!(
-            "tickring demo; listen in from another shell: tickring sub market/{first} --connect {address}"
+            "open http://{page}/ in a browser\n\
+             or listen in from another shell: tickring sub market/{first} --connect {address}"
         ))?;
-        let watched = self.watch(&stop, address, &names, market);
+        let watched = self.watch(&stop, (address, page), &names, market);
+        bridge.stop();
         node.shutdown();
         let ended = node.wait().map_err(Failure::Node);
         let summary = watched?;
@@ -99,18 +113,47 @@ impl Demo {
         })
     }
 
+    /// Takes the first free port from the usual one on, unless an address was asked for.
+    fn start_bridge(&self, server: SocketAddr, names: &[String]) -> Result<Bridge, Failure> {
+        let start = |listen| {
+            Bridge::start(BridgeConfig {
+                listen,
+                upstream: server.to_string(),
+                page: Page::new(names.iter().cloned()),
+                ..BridgeConfig::default()
+            })
+        };
+        let usual = (PAGE_PORT..PAGE_PORT + PAGE_PORTS).chain([0]);
+        let candidates: Vec<SocketAddr> = match self.page {
+            Some(asked) => vec![asked],
+            None => usual
+                .map(|port| (Ipv4Addr::LOCALHOST, port).into())
+                .collect(),
+        };
+        let mut last = None;
+        for listen in candidates {
+            match start(listen) {
+                Err(error @ StartError::Listen { .. }) => last = Some(error),
+                other => return other.map_err(Failure::Bridge),
+            }
+        }
+        Err(Failure::Bridge(
+            last.expect("there is a candidate at least"),
+        ))
+    }
+
     /// Runs the market beside the table, until the end; then tells what happened in a line.
     fn watch(
         &self,
         stop: &Stop,
-        address: SocketAddr,
+        (address, page): (SocketAddr, SocketAddr),
         names: &[String],
         market: Synth,
     ) -> Result<String, Failure> {
         let mut client = Options::new(address.to_string())
             .name("demo-table")
             .connect()?;
-        let mut board = Board::new(address, names);
+        let mut board = Board::new((address, page), names);
         for (name, place) in names.iter().zip(0..) {
             let topic = client.topic(&market::topic(name))?;
             client.subscribe(topic, SubscribeOptions::default())?;

@@ -26,6 +26,8 @@ pub(super) enum Failure {
     Metrics { address: String, cause: io::Error },
     #[error(transparent)]
     Node(NodeError),
+    #[error("the market page: {0}; choose another address with --page")]
+    Bridge(tickring_bridge::StartError),
     #[error(
         "nothing listens at {0}; start a server with `tickring serve`, or name another with --connect"
     )]

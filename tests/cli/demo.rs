@@ -1,14 +1,16 @@
 //! `demo`, where stdout is no terminal.
 
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Read, Write};
 
 use rustix::process::Signal;
 
 use crate::support::{Running, finish, tickring};
 
-const DEMO: [&str; 7] = [
+const DEMO: [&str; 9] = [
     "demo",
     "--listen",
+    "127.0.0.1:0",
+    "--page",
     "127.0.0.1:0",
     "--symbols",
     "5",
@@ -46,6 +48,21 @@ fn prices_move_and_the_demo_ends_by_itself() {
 fn an_interrupt_ends_the_whole_demo_with_0() {
     let mut demo = Running::start(tickring(&DEMO));
     let mut stdout = demo.stdout();
+    let mut page = String::new();
+    stdout.read_line(&mut page).unwrap();
+    let page = page
+        .strip_prefix("open http://")
+        .and_then(|rest| rest.split('/').next())
+        .unwrap_or_else(|| panic!("{page}"));
+    let mut http = std::net::TcpStream::connect(page).unwrap();
+    http.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    http.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.0 200") && answer.contains("<title>"),
+        "{answer}"
+    );
+
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     let address = line.split_whitespace().last().unwrap().to_owned();

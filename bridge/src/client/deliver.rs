@@ -43,13 +43,18 @@ impl Client {
                     room = room.saturating_sub(answer.len());
                     self.pieces.push(answer);
                 }
-                Some(Ready::Topic(watcher)) => self.turn(&watcher, &mut room),
+                Some(Ready::Topic(watcher)) => self.turn(&watcher, None, &mut room),
+                Some(Ready::CaughtUp(watcher, outcome)) => {
+                    self.turn(&watcher, Some(outcome), &mut room);
+                }
             }
         }
     }
 
-    fn turn(&mut self, watcher: &Arc<Watcher>, room: &mut usize) {
-        watcher.begin_turn();
+    fn turn(&mut self, watcher: &Arc<Watcher>, caught_up: Option<CaughtUp>, room: &mut usize) {
+        if caught_up.is_none() {
+            watcher.begin_turn();
+        }
         let id = watcher.topic.id;
         let Some(mut subscription) = self.subscriptions.remove(&id) else {
             return;
@@ -59,7 +64,22 @@ impl Client {
             return;
         }
         let held = self.pieces.len();
-        let turn = self.advance(&mut subscription, room);
+        let turn = match caught_up {
+            Some(CaughtUp::Refused {
+                code,
+                retry_after_ms,
+                text,
+            }) => Turn::Refused {
+                code,
+                retry_after_ms,
+                text,
+            },
+            Some(CaughtUp::To { next_seq, epoch }) => {
+                subscription.mode = Mode::Joining { next_seq, epoch };
+                self.advance(&mut subscription, room)
+            }
+            None => self.advance(&mut subscription, room),
+        };
         let told = self.pieces.len() - held;
         self.upstream.metrics.delivered.inc_by(told as u64);
         match turn {
@@ -123,7 +143,13 @@ impl Client {
             }
             Mode::Live { .. } => self.read(subscription, &mut state, room),
             Mode::Conflating => self.conflate(subscription, &mut state, room),
-            Mode::CatchingUp(_) => self.join(subscription, &mut state, room),
+            Mode::Joining { next_seq, epoch } => {
+                self.join(subscription, &mut state, room, (next_seq, epoch))
+            }
+            Mode::CatchingUp(_) => {
+                pass_over(subscription, &state);
+                Turn::Done
+            }
         }
     }
 
@@ -256,8 +282,7 @@ impl Client {
                 Policy::Disconnect => return Turn::TooSlow,
                 Policy::Resume if is_lost => {
                     let from = (watcher.next_seq(), subscription.epoch);
-                    let end = state.log.end_position();
-                    watcher.read_up_to(&state.log, end);
+                    pass_over(subscription, state);
                     return self.catch_up(subscription, from, None);
                 }
                 Policy::Resume => {
@@ -299,9 +324,7 @@ impl Client {
         room: &mut usize,
     ) -> Turn {
         let watcher = subscription.watcher.clone();
-        // What is passed over is not owed any more.
-        let end = state.log.end_position();
-        watcher.read_up_to(&state.log, end);
+        pass_over(subscription, state);
         let next_seq = watcher.next_seq();
         let is_reset = subscription.epoch != state.epoch;
         let (reason, extra) = match is_reset {
@@ -370,40 +393,30 @@ impl Client {
         Turn::Done
     }
 
-    /// Joins the others once the server has brought it to where they are.
+    /// Joins the others where the server has brought it to.
     fn join(
         &mut self,
         subscription: &mut Subscription,
         state: &mut State,
         room: &mut usize,
+        (next_seq, epoch): (u64, u64),
     ) -> Turn {
-        let watcher = subscription.watcher.clone();
-        // What it missed comes from the server and not from the log.
-        let end = state.log.end_position();
-        watcher.read_up_to(&state.log, end);
-        match watcher.caught_up() {
-            None => Turn::Done,
-            Some(CaughtUp::Refused {
-                code,
-                retry_after_ms,
-                text,
-            }) => Turn::Refused {
-                code,
-                retry_after_ms,
-                text,
-            },
-            Some(CaughtUp::To { next_seq, epoch }) => {
-                subscription.epoch = epoch;
-                if epoch == state.epoch {
-                    if let Some(position) = state.log.position_of(next_seq) {
-                        return self.go_live(subscription, state, room, position, next_seq);
-                    }
-                    if next_seq > state.log.next_seq() {
-                        return Turn::Done; // the log will come there
-                    }
-                }
-                self.catch_up(subscription, (next_seq, epoch), None)
+        pass_over(subscription, state);
+        subscription.epoch = epoch;
+        if epoch == state.epoch {
+            if let Some(position) = state.log.position_of(next_seq) {
+                return self.go_live(subscription, state, room, position, next_seq);
+            }
+            if next_seq > state.log.next_seq() {
+                return Turn::Done; // the log will come there
             }
         }
+        self.catch_up(subscription, (next_seq, epoch), None)
     }
+}
+
+/// What the client gets from elsewhere it need not read in the log.
+fn pass_over(subscription: &Subscription, state: &State) {
+    let end = state.log.end_position();
+    subscription.watcher.read_up_to(&state.log, end);
 }

@@ -58,6 +58,8 @@ enum Mode {
     },
     /// It waits for the latest state; GAP(conflated) is to be told before it.
     Conflating,
+    /// It has everything before that event of that epoch, and joins the others.
+    Joining { next_seq: u64, epoch: u64 },
     /// The server is bringing it up to date.
     CatchingUp(#[allow(dead_code, reason = "dropped, it ends")] Option<CatchUp>),
 }
@@ -366,9 +368,8 @@ pub(crate) async fn part(socket: &mut WebSocket, close: Close) {
         reason: close.reason.into(),
     };
     let _ = timeout(PARTING, async {
-        if socket.send(Message::Close(Some(frame))).await.is_err() {
-            return;
-        }
+        // Of a client that closed itself nothing more can be sent than the answer, which is queued.
+        let _ = socket.send(Message::Close(Some(frame))).await;
         while let Some(Ok(_)) = socket.recv().await {}
         let _ = socket.close().await;
     })

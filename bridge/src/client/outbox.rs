@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::close::Close;
-use crate::topic::{Watcher, lock};
+use crate::topic::{CaughtUp, Watcher, lock};
 use crate::wire::Protocol;
 
 /// Bytes of answers that may wait before who makes them must.
@@ -25,6 +25,8 @@ pub(crate) enum Ready {
     Topic(Arc<Watcher>),
     /// An answer, encoded.
     Answer(Bytes),
+    /// The server has brought the topic up to date; what it said lies before this.
+    CaughtUp(Arc<Watcher>, CaughtUp),
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,13 @@ impl Outbox {
 
     pub(crate) fn push_topic(&self, watcher: Arc<Watcher>) {
         lock(&self.queue).ready.push_back(Ready::Topic(watcher));
+        self.news.notify_one();
+    }
+
+    /// Queues how a catch-up ended, behind all that came of it.
+    pub(crate) fn push_caught_up(&self, watcher: &Arc<Watcher>, outcome: CaughtUp) {
+        let ready = Ready::CaughtUp(watcher.clone(), outcome);
+        lock(&self.queue).ready.push_back(ready);
         self.news.notify_one();
     }
 

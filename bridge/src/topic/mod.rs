@@ -246,8 +246,6 @@ pub(crate) struct Watcher {
     read: AtomicU64,
     /// The client gave it up: nothing more may be said of it.
     dead: AtomicBool,
-    /// What a catch-up with the server came to.
-    caught_up: Mutex<Option<CaughtUp>>,
 }
 
 /// How a catch-up ended.
@@ -276,7 +274,6 @@ impl Watcher {
             next_seq: AtomicU64::new(0),
             read: AtomicU64::new(end),
             dead: AtomicBool::new(false),
-            caught_up: Mutex::new(None),
         });
         state.watchers.push(watcher.clone());
         state.idle = 0;
@@ -316,20 +313,6 @@ impl Watcher {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
-    }
-
-    /// Notes how a catch-up ended, and gives the watcher a turn.
-    pub(crate) fn set_caught_up(self: &Arc<Self>, outcome: CaughtUp) {
-        *lock(&self.caught_up) = Some(outcome);
-        self.wake();
-    }
-
-    pub(crate) fn caught_up(&self) -> Option<CaughtUp> {
-        lock(&self.caught_up).clone()
-    }
-
-    pub(crate) fn clear_caught_up(&self) {
-        *lock(&self.caught_up) = None;
     }
 
     pub(crate) fn protocol(&self) -> Protocol {

@@ -38,7 +38,6 @@ impl CatchUp {
         (next_seq, epoch): (u64, u64),
         announce: Option<(u64, Policy)>,
     ) -> Self {
-        watcher.clear_caught_up();
         upstream.metrics.catch_ups.inc();
         let (upstream, watcher) = (upstream.clone(), watcher.clone());
         Self(tokio::spawn(async move {
@@ -64,7 +63,7 @@ impl CatchUp {
                 drop(_permit);
                 sleep(AGAIN).await;
             };
-            watcher.set_caught_up(outcome);
+            watcher.outbox.push_caught_up(&watcher, outcome);
         }))
     }
 }

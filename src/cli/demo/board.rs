@@ -37,6 +37,7 @@ struct Row {
 #[derive(Debug)]
 pub(super) struct Board {
     address: SocketAddr,
+    page: SocketAddr,
     rows: Vec<Row>,
     /// Which row a topic is, by the index of its handle.
     seats: Vec<Option<usize>>,
@@ -48,7 +49,7 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new(address: SocketAddr, symbols: &[String]) -> Self {
+    pub(super) fn new((address, page): (SocketAddr, SocketAddr), symbols: &[String]) -> Self {
         let histogram = Histogram::new_with_max(LONGEST_NS, 3)
             .expect("three digits up to a minute are within what a histogram can do");
         let rows = symbols.iter().map(|symbol| Row {
@@ -57,6 +58,7 @@ impl Board {
         });
         Self {
             address,
+            page,
             rows: rows.collect(),
             seats: Vec::new(),
             latency_ns: histogram.clone(),
@@ -120,7 +122,10 @@ impl Board {
                 .collect();
         }
         let mut lines = vec![
-            Line::new(Look::Bold, format!("tickring demo at {}", self.address)),
+            Line::new(
+                Look::Bold,
+                format!("tickring demo: open http://{}/ in a browser", self.page),
+            ),
             Line::new(Look::Plain, header),
             Line::default(),
             Line::new(
