@@ -11,6 +11,8 @@ use tungstenite::handshake::client::Response;
 use tungstenite::http::HeaderValue;
 use tungstenite::{Error, Message, WebSocket};
 
+pub(crate) type Refusal = tungstenite::HandshakeError<tungstenite::ClientHandshake<TcpStream>>;
+
 /// How long anything may take that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,10 +31,7 @@ pub(crate) fn bridge(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> 
 pub(crate) fn upgrade(
     address: SocketAddr,
     headers: &[(&'static str, &str)],
-) -> Result<
-    (WebSocket<TcpStream>, Response),
-    Box<tungstenite::HandshakeError<tungstenite::ClientHandshake<TcpStream>>>,
-> {
+) -> Result<(WebSocket<TcpStream>, Response), Box<Refusal>> {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
