@@ -8,6 +8,8 @@ import { Subscription } from './subscription.js';
 const PROTOCOL = 'tickring.json.v1';
 /** A PING this often; silence for three of them means that the connection is dead. */
 const PING_MS = 5_000;
+/** A read that was not answered for so long is asked again: it may have been lost behind the bridge. */
+const READ_MS = 10_000;
 /** How long WELCOME may take. */
 const WELCOME_MS = 10_000;
 /** A connection that stood this long was a success; the next loss begins with the shortest delay again. */
@@ -200,6 +202,7 @@ export class Client {
 
   #transmit(request) {
     request.sent = true;
+    request.sentAt = this.#world.now();
     this.#send(request.message);
   }
 
@@ -329,6 +332,9 @@ export class Client {
     for (const sent of this.#pings.values()) {
       // Not by the timer alone: in a page that is out of sight it may come late.
       if (now - sent >= 3 * PING_MS && this.#heard < sent) { this.#lost(1006, 'silent'); return; }
+    }
+    for (const request of this.#requests.values()) {
+      if (request.kind === 'history' && now - request.sentAt >= READ_MS) this.#transmit(request);
     }
     const token = this.#nextToken;
     this.#nextToken += 1;

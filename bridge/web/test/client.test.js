@@ -280,6 +280,20 @@ test('history is read page by page, and a page that got lost is asked for again'
   assert.deepEqual(await read, [4, 3, 2]);
 });
 
+test('a read that nobody answers is asked again, and one answer is enough', async () => {
+  const { world, client } = await connected();
+  const page = client.history('market/A').next();
+  await settled();
+  for (let i = 0; i < 3; i += 1) {
+    world.socket.say({ type: 'pong', token: world.socket.last('ping').token, node_ns: '0' });
+    await world.pass(5000);
+  }
+  assert.equal(world.socket.all('history').length, 2);
+  const { id } = world.socket.last('history');
+  for (const rows of [[1], [2]]) world.socket.say({ type: 'history_page', id, more: false, next: null, rows });
+  assert.deepEqual((await page).value.rows, [1]);
+});
+
 test('a subscription that is refused ends with the reason', async () => {
   const { world, client } = await connected();
   const ended = [];
