@@ -84,7 +84,10 @@ export class CandleFeed {
     const candle = this.#put(row);
     this.#liveFrom = Math.min(this.#liveFrom ?? Infinity, timeOf(row));
     if (!this.#joined && !this.#filling) this.#fill();
-    else if (candle && !this.#stale) this.#handlers.onCandle(candle);
+    else if (candle && !this.#stale) {
+      if (this.#candles.size === 1) this.#handlers.onState(null);
+      this.#handlers.onCandle(candle);
+    }
   }
 
   #put(row) {
@@ -98,7 +101,17 @@ export class CandleFeed {
   }
 
   #fill() {
-    this.#filling ??= this.#join().catch((error) => this.#handlers.onState(`No history: ${error.message}`)).finally(() => { this.#filling = null; });
+    this.#filling ??= this.#join().catch((error) => this.#alone(error)).finally(() => { this.#filling = null; });
+  }
+
+  /** There is no database, or it does not answer: what comes live is what there is, until the next connection. */
+  #alone(error) {
+    if (this.#stopped) return;
+    if (this.#stale) this.#forget();
+    this.#stale = false;
+    this.#joined = true;
+    this.#handlers.onCandles();
+    this.#handlers.onState(this.#candles.size ? null : `No history (${error.code ?? error.message}); candles show as trades come`);
   }
 
   /** Reads back until what is stored meets what was known before, and until it reaches what came live. */

@@ -26,14 +26,19 @@ before(async () => {
   await system.replay(market.make(now - 210 * MINUTE, now - 1000, 1500));
   browser = await Chromium.start();
   page = await browser.page({ width: 1440, height: 900, scheme: 'dark' });
-  await page.goto(`${system.url}#CORAL`);
-  await page.until('the page is live', () => document.getElementById('link').dataset.state === 'open');
 });
 
 after(async () => {
   await browser?.stop();
   await system?.stop();
 });
+
+/** The page anew, with that instrument chosen. */
+async function begin(name) {
+  await page.goto('about:blank');
+  await page.goto(`${system.url}#${name}`);
+  await page.until('the page is live', () => document.getElementById('link').dataset.state === 'open' && document.querySelector('#tape tr'));
+}
 
 /** Publishes for so many seconds, as it would happen. */
 function live(seconds, perSecond = 20, options = {}) {
@@ -86,6 +91,7 @@ async function chosenIsRight(name, period) {
 }
 
 test('prices shown are those published, to the last decimal', async () => {
+  await begin('CORAL');
   const announced = await watchAnnouncements();
   await live(6);
   await settled();
@@ -132,6 +138,7 @@ test('another instrument is chosen with the mouse and with keys, while prices mo
 });
 
 test('an unsubscribed instrument never updates again', async () => {
+  await begin('CORAL');
   const seqBefore = await page.run(async () => {
     const one = tickring.market.get('KELP');
     const { lastSeq } = await one.subscription.unsubscribe();
@@ -146,15 +153,12 @@ test('an unsubscribed instrument never updates again', async () => {
   assert.notEqual(market.last('KELP', 'trade').price, before.last, 'it was published');
   assert.deepEqual((await rows()).KELP, before);
   assert.equal(await page.run(() => tickring.market.get('KELP').version === keptVersion), true);
-  await page.goto('about:blank'); // the page begins anew for what follows
-  await page.goto(`${system.url}#HAZEL`);
-  await page.until('the page is live', () => document.getElementById('link')?.dataset.state === 'open' && document.querySelector('#tape tr'));
 });
 
 test('pictures', { skip: !process.env.SCREENSHOTS && 'SCREENSHOTS is not set' }, async () => {
   const folder = process.env.SCREENSHOTS;
   await mkdir(folder, { recursive: true });
-  await page.run(() => { location.hash = ''; });
+  await begin('BIRCH');
   const playing = live(16, 30);
   await pause(9000);
   for (const scheme of ['dark', 'light']) {
@@ -173,6 +177,7 @@ test('pictures', { skip: !process.env.SCREENSHOTS && 'SCREENSHOTS is not set' },
 });
 
 test('the bridge is killed and started again: the page recovers, and nothing is missing or doubled', async () => {
+  await begin('HAZEL');
   const playing = live(9);
   await pause(2000);
   await system.kill(system.bridge);
@@ -186,9 +191,12 @@ test('the bridge is killed and started again: the page recovers, and nothing is 
   await page.press('1');
   await page.until('candles of a second', () => tickring.candles.joined);
   await chosenIsRight('HAZEL', '1s');
+  await page.press('2');
 });
 
 test('the server is killed and started again while prices come: the page recovers, and shows what the server kept', async () => {
+  await begin('HAZEL');
+  await page.press('1');
   const playing = live(8, 20, { mayFail: true });
   await pause(2500);
   await system.kill(system.server);
@@ -244,7 +252,7 @@ test('8,000 instruments at 5,000 updates a second', async (context) => {
   await page.look({ width: 1440, height: 900, scheme: 'dark' });
   await page.goto('about:blank');
   await page.goto(system.url);
-  await page.until('the page is live', () => document.getElementById('link')?.dataset.state === 'open' && tickring.market.size === 8000);
+  await page.until('the page is live', () => document.getElementById('link').dataset.state === 'open' && tickring.market.size === 8000);
   const playing = system.feed(['synth', '--symbols', '8000', '--rate', '5000', '--seconds', '9']);
   await pause(2500);
   const seen = await page.run(async () => {

@@ -135,6 +135,19 @@ test('candles: after a reset the server has the last word', async () => {
   assert.deepEqual(feed.all.map((one) => [one.time, one.trades]), [[1, 5], [2, 3], [3, 1]]);
 });
 
+test('candles: without a database what comes live is drawn, and the database is not asked at each trade', async () => {
+  const client = new Played();
+  client.history = async function* none() { this.reads += 1; throw new Error('no_journal'); };
+  const states = [];
+  const feed = new CandleFeed(client, 'A', '1s', { onCandle: () => {}, onCandles: () => {}, onState: (text) => states.push(text) });
+  feed.start();
+  client.live.onLive({});
+  await turns();
+  assert.match(states.at(-1), /No history/);
+  for (let start = 1; start <= 50; start += 1) { client.live.onEvent(candle(start)); await turns(); }
+  assert.deepEqual([times(feed).length, client.reads, states.at(-1)], [50, 1, null]);
+});
+
 test('candles: older pages are read when they are asked for', async () => {
   const client = new Played();
   client.stored = Array.from({ length: 1100 }, (_, index) => candle(index + 1));
