@@ -30,6 +30,9 @@ pub struct JournalConfig {
     /// The states of all of a core's topics are written anew each time a lane has grown by this
     /// many bytes, so that what is older can be removed, and recovery stays short.
     pub snapshot_bytes: u64,
+    /// However large the states are, they are written anew each time a lane has grown by this many
+    /// bytes: a part of its bound, so that it never fills with what is still needed.
+    pub snapshot_most_bytes: u64,
     /// Which answers are kept for commands that come again.
     pub replies: ReplyLimits,
 }
@@ -48,6 +51,7 @@ const SPARE_TURNS: usize = 64;
 pub(super) struct Journal {
     lanes: Vec<Lane>,
     snapshot_bytes: u64,
+    snapshot_most_bytes: u64,
     /// The newest answers, for commands that come again.
     pub(super) replies: ReplyWindow,
     /// Whether nothing was left untaken when the turn began, and not too much is held.
@@ -133,6 +137,7 @@ impl Journal {
         Self {
             lanes: (0..config.lanes).map(|_| Lane::default()).collect(),
             snapshot_bytes: config.snapshot_bytes,
+            snapshot_most_bytes: config.snapshot_most_bytes,
             replies: ReplyWindow::new(config.replies),
             ready: true,
             failed: false,
@@ -215,6 +220,7 @@ impl Journal {
             kind: 0,
             seq: topic.seq(),
             node_ns: topic.last_node_ns(),
+            event_ns: topic.last_event_ns(),
             state: &self.state,
         };
         let lane = &mut self.lanes[topic.lane as usize];
@@ -365,6 +371,14 @@ impl Core {
         Some(std::mem::replace(&mut lane.batch, empty))
     }
 
+    /// Releases what was given to the journal, whether or not it is on disk.
+    pub(super) fn release_unsynced(&mut self) {
+        for lane in 0..self.lanes() {
+            let taken = self.journal.lanes[lane as usize].taken;
+            self.on_committed(lane, taken, 0);
+        }
+    }
+
     /// All batches of `lane` up to `ticket` are on disk, and so is all of the lane before
     /// `position`, a count of bytes: what was held for them is released. To be called within a
     /// turn.
@@ -381,7 +395,8 @@ impl Core {
         let journal = &mut self.journal;
         let due = journal
             .snapshot_bytes
-            .max(SWEEP_SHARE * journal.swept_bytes);
+            .max(SWEEP_SHARE * journal.swept_bytes)
+            .min(journal.snapshot_most_bytes);
         let lane = &mut journal.lanes[lane as usize];
         lane.committed = ticket;
         lane.position = lane.position.max(position);

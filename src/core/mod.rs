@@ -110,6 +110,16 @@ pub enum Plant {
     CatchUpSkipsOne,
     /// A slow connection's events go on piling up in its outbox.
     BudgetIgnored,
+    /// What waits for the disk is released when it is handed to the journal.
+    ReleasedUnsynced,
+    /// Recovery forgets the answers.
+    ForgottenReplies,
+    /// Recovery leaves out the last group of a lane; planted by the simulator.
+    RecoverySkipsLastGroup,
+    /// A recovered topic gives its newest seq out again.
+    SeqReused,
+    /// A volatile topic goes on in its epoch, although a crash may have taken events from it.
+    EpochKept,
 }
 
 /// What the driver is to do.
@@ -285,6 +295,9 @@ impl Core {
         self.tally.begin_turn(self.stats.commands);
         self.deliveries_taken = self.deliveries.iter().all(Deliveries::is_empty);
         self.journal.begin_turn(now.mono_ns);
+        if self.plant == Some(Plant::ReleasedUnsynced) {
+            self.release_unsynced();
+        }
         self.expire();
         self.report();
         for _ in 0..self.hungry.len() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tickring_protocol::{Event, Frame, TopicName};
 
 use super::subscribe::events;
-use super::{Core, Limits};
+use super::{Core, Limits, Plant};
 use crate::journal::record::{self, Record};
 use crate::journal::{Entry, Recovered, ReplyLimits, ReplyWindow};
 use crate::machines::{Durability, Machine, Recorded, Registry, Unreadable};
@@ -269,7 +269,7 @@ impl LaneState {
             })?;
         topic.past.machine = machine;
         (topic.past.seq, topic.past.last_node_ns) = (state.seq, state.node_ns);
-        topic.past.last_event_ns = state.node_ns;
+        topic.past.last_event_ns = state.event_ns;
         topic.unreached = 0;
         while topic.history.first_seq().is_some() {
             topic.history.drop_oldest(&mut self.chunks);
@@ -444,8 +444,14 @@ impl Core {
     }
 
     /// Takes a topic over from an earlier run.
-    fn adopt(&mut self, seed: Seed) -> Result<(), RecoveryError> {
-        let adopted = self.topics.adopt(&seed.name, seed.epoch, seed.past);
+    fn adopt(&mut self, mut seed: Seed) -> Result<(), RecoveryError> {
+        if self.plant == Some(Plant::SeqReused) {
+            seed.past.seq = seed.past.seq.saturating_sub(1).max(1);
+        }
+        let keeps_epoch = self.plant == Some(Plant::EpochKept);
+        let adopted = self
+            .topics
+            .adopt(&seed.name, seed.epoch, seed.past, keeps_epoch);
         let index = adopted.map_err(|refusal| RecoveryError::Refused {
             topic: seed.name.clone(),
             cause: refusal.to_string().into(),
@@ -472,6 +478,9 @@ impl Core {
 
     /// Takes an answer over from an earlier run, the oldest first.
     fn remember(&mut self, reply: &SeedReply) {
+        if self.plant == Some(Plant::ForgottenReplies) {
+            return;
+        }
         self.journal.replies.keep(&record::Reply {
             topic: 0,
             code: reply.code,

@@ -107,7 +107,7 @@ impl Writer {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
-        self.status.begin_stop();
+        self.status.stop();
         thread.join().map_err(|_| self.panicked())
     }
 

@@ -2,7 +2,7 @@
 
 mod operation;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
 
@@ -40,8 +40,8 @@ pub struct Lane {
     next_operation: u64,
     sources: Vec<Source>,
     topics: HashMap<u32, Bound>,
-    /// Topics of earlier runs whose state this run has not written yet.
-    unsaved: HashSet<Box<str>>,
+    /// Topics of earlier runs that this run has not written yet, and where their recovery begins.
+    unsaved: HashMap<Box<str>, u64>,
     appends: u64,
     failure: Option<Failure>,
     commits: u64,
@@ -66,9 +66,12 @@ struct Bound {
     record: Vec<u8>,
     /// First position of the newest segment that has it.
     segment: Option<u64>,
-    /// No record before this position is needed to recover the topic: where its newest state is,
-    /// or its first record.
+    /// No record before this position is needed to recover the topic: where a state of it is on
+    /// disk, or its first record.
     saved_at: Option<u64>,
+    /// The same once the lane has committed beyond it: nothing may go for a state that is only on
+    /// its way to the disk.
+    saving_at: Option<u64>,
     /// The append that counted it as needed.
     counted: u64,
 }
@@ -233,11 +236,11 @@ impl Lane {
             Some(bound) if bound.record == record => Ok(()),
             Some(_) => Err(AppendError::Malformed("a topic's number was bound anew")),
             None => {
-                self.unsaved.remove(topic.name);
                 let bound = Bound {
                     record,
                     segment: None,
-                    saved_at: None,
+                    saved_at: self.unsaved.remove(topic.name),
+                    saving_at: None,
                     counted: 0,
                 };
                 self.topics.insert(topic.number, bound);
@@ -320,8 +323,8 @@ impl Lane {
             } else {
                 let bound = self.topics.get_mut(&head.topic);
                 let bound = bound.expect("check has found its topic bound");
-                if head.is_snapshot() || bound.saved_at.is_none() {
-                    bound.saved_at = Some(position);
+                if head.is_snapshot() || bound.saved_at.or(bound.saving_at).is_none() {
+                    bound.save_at(position, self.committed);
                 }
                 if bound.segment != Some(segment) {
                     bound.segment = Some(segment);
@@ -516,11 +519,10 @@ impl Lane {
     /// of their newest states. Costs a look at every topic.
     #[must_use]
     pub fn needed(&self) -> u64 {
-        if !self.unsaved.is_empty() {
-            return self.oldest();
-        }
-        let saved = self.topics.values().filter_map(|bound| bound.saved_at);
-        saved.min().unwrap_or(self.committed)
+        let unsaved = self.unsaved.values().copied();
+        let bound = self.topics.values();
+        let saved = bound.filter_map(|bound| bound.needed(self.committed));
+        saved.chain(unsaved).min().unwrap_or(self.committed)
     }
 
     /// From now on nothing waits for company; until [`Lane::is_idle`] the driver goes on.
@@ -591,6 +593,26 @@ impl Lane {
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
+    }
+}
+
+impl Bound {
+    /// A state that begins at `position` is on its way.
+    fn save_at(&mut self, position: u64, committed: u64) {
+        match self.saving_at {
+            // One is on its way already: the earlier one will count first.
+            Some(saving) if saving >= committed => {}
+            before => {
+                self.saved_at = before.or(self.saved_at);
+                self.saving_at = Some(position);
+            }
+        }
+    }
+
+    /// Where its recovery would begin now; `None`: nothing of it is on disk.
+    fn needed(&self, committed: u64) -> Option<u64> {
+        let saving = self.saving_at.filter(|saving| *saving < committed);
+        saving.or(self.saved_at)
     }
 }
 

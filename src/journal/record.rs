@@ -17,7 +17,7 @@
 //! | topic | epoch u64, name |
 //! | event | seq u64, session u128, request id u64, event ns u64, node ns u64, body |
 //! | reply | seq u64, session u128, request id u64, node ns u64, payload |
-//! | snapshot | seq u64, node ns u64, state |
+//! | snapshot | seq u64, node ns u64, event ns u64, state |
 //! | mark | its own position u64, the journal's key u64 |
 
 use std::ops::Range;
@@ -41,7 +41,7 @@ const SNAPSHOT: u8 = 4;
 const MARKER: u8 = 5;
 const EVENT_HEAD: usize = HEAD + 48;
 const REPLY_HEAD: usize = HEAD + 40;
-const SNAPSHOT_HEAD: usize = HEAD + 16;
+const SNAPSHOT_HEAD: usize = HEAD + 24;
 const TOPIC_HEAD: usize = HEAD + 8;
 
 /// One record.
@@ -126,8 +126,10 @@ pub struct Snapshot<'a> {
     pub kind: u16,
     /// The newest event that the state holds; 0: none yet.
     pub seq: u64,
-    /// When it was taken, in nanoseconds since 1970-01-01 UTC.
+    /// When the node took that event, in nanoseconds since 1970-01-01 UTC.
     pub node_ns: u64,
+    /// When that event happened, in nanoseconds since 1970-01-01 UTC.
+    pub event_ns: u64,
     /// The state.
     pub state: &'a [u8],
 }
@@ -275,6 +277,7 @@ impl Snapshot<'_> {
             |head: &mut [u8; SNAPSHOT_HEAD]| {
                 put(head, 16, self.seq.to_le_bytes());
                 put(head, 24, self.node_ns.to_le_bytes());
+                put(head, 32, self.event_ns.to_le_bytes());
             },
         )
     }
@@ -493,6 +496,7 @@ fn content<'a>(bytes: &'a [u8], head: Head) -> Option<Record<'a>> {
             kind: code,
             seq: u64_at(bytes, 16)?,
             node_ns: u64_at(bytes, 24)?,
+            event_ns: u64_at(bytes, 32)?,
             state: bytes.get(SNAPSHOT_HEAD..)?,
         }),
         MARKER => {

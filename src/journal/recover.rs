@@ -1,5 +1,6 @@
 //! Opening a lane: its segments are read in order, checked, handed to a visitor, and mended.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -104,13 +105,22 @@ impl Recovered {
             run,
             position: self.position,
             segments: self.segments.clone(),
-            topics: self
-                .topics
-                .iter()
-                .filter(|topic| topic.last_seq > 0)
-                .map(|topic| topic.name.clone())
-                .collect(),
+            topics: self.recovery_begins(),
         }
+    }
+}
+
+impl Recovered {
+    /// Where the recovery of each topic begins: at the newest state of its newest numbering.
+    fn recovery_begins(&self) -> HashMap<Box<str>, u64> {
+        let oldest = self.segments.first().map_or(self.position, |s| s.first);
+        let known = self.topics.iter().filter(|topic| topic.last_seq > 0);
+        known
+            .map(|topic| {
+                let begins = topic.snapshot.map_or(oldest, |(position, _)| position);
+                (topic.name.clone(), begins)
+            })
+            .collect()
     }
 }
 

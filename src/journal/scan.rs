@@ -73,7 +73,10 @@ impl Scan {
                 Err(foreign("it belongs to another journal".into()))
             }
             Ok(header) => Ok(Some(header)),
-            Err(BadHeader::Unwritten) if is_last && self.is_unwritten()? => Ok(None),
+            // Torn anywhere, the header may be there in part.
+            Err(BadHeader::Unwritten | BadHeader::Damaged) if is_last && self.is_unwritten()? => {
+                Ok(None)
+            }
             Err(BadHeader::Unwritten | BadHeader::Damaged) => Err(damaged("its header is damaged")),
             Err(BadHeader::Magic) => Err(foreign("it does not begin like one".into())),
             Err(BadHeader::Newer(found)) => Err(JournalError::Newer {

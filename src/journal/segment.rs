@@ -84,11 +84,18 @@ impl Header {
                 BadHeader::Magic
             });
         };
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Err(BadHeader::Unwritten);
-        }
         if bytes[..8] != MAGIC {
-            return Err(BadHeader::Magic);
+            // In a preallocated file a beginning that was cut off is followed by zeros.
+            let written = bytes
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .map_or(0, |at| at + 1);
+            let cut = MAGIC.starts_with(&bytes[..written]);
+            return Err(if cut {
+                BadHeader::Unwritten
+            } else {
+                BadHeader::Magic
+            });
         }
         let u32_at = |at: usize| u32::from_le_bytes(array(&bytes[at..at + 4]));
         let u64_at = |at: usize| u64::from_le_bytes(array(&bytes[at..at + 8]));

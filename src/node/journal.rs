@@ -159,6 +159,7 @@ impl Opened {
         JournalConfig {
             lanes: self.lanes.len() as u32, // they were counted as a u32
             snapshot_bytes: self.settings.limits.segment_bytes,
+            snapshot_most_bytes: self.settings.limits.journal_bytes / 8,
             replies: self.settings.replies,
         }
     }

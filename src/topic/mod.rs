@@ -149,6 +149,11 @@ impl Topic {
         self.released == self.seq
     }
 
+    /// When its newest event happened, in nanoseconds since 1970-01-01 UTC.
+    pub(crate) fn last_event_ns(&self) -> u64 {
+        self.last_event_ns
+    }
+
     /// When its newest event was taken, in nanoseconds since 1970-01-01 UTC.
     pub(crate) fn last_node_ns(&self) -> u64 {
         self.last_node_ns

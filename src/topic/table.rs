@@ -163,14 +163,22 @@ impl Topics {
         })
     }
 
-    /// Takes a topic over from an earlier run of the node. A durable one goes on in its `epoch`.
-    pub(crate) fn adopt(&mut self, name: &str, epoch: u64, past: Past) -> Result<usize, Refusal> {
+    /// Takes a topic over from an earlier run of the node. A durable one goes on in its `epoch`;
+    /// with `keeps_epoch`, a fault of the simulator's, any does.
+    pub(crate) fn adopt(
+        &mut self,
+        name: &str,
+        epoch: u64,
+        past: Past,
+        keeps_epoch: bool,
+    ) -> Result<usize, Refusal> {
         let name = TopicName::new(name).map_err(|e| Refusal::new(e.code(), e.to_string()))?;
         let registry = Arc::clone(&self.registry);
         let kind = registry.get(name.kind());
         let kind = kind.ok_or_else(|| unknown_kind(name.kind()))?;
         let epoch = match kind.durability() {
             Durability::Durable => epoch,
+            _ if keeps_epoch => epoch,
             // What the journal did not get may have been seen, so its numbers mean another event.
             Durability::Volatile | Durability::Memory => self.epoch,
         };

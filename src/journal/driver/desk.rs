@@ -126,7 +126,10 @@ impl Desk {
 
     fn needed(&mut self) -> Option<u64> {
         let committed = self.lane.committed();
-        if self.needed.is_some() && committed - self.looked_at >= self.look_every {
+        let grown = committed - self.looked_at;
+        // A full lane waits for every byte that can go.
+        let look = grown >= self.look_every || (grown > 0 && self.status.is_full());
+        if self.needed.is_some() && look {
             self.needed = Some(self.lane.needed());
             self.looked_at = committed;
         }

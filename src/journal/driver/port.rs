@@ -325,7 +325,8 @@ impl Status {
         self.bell.notified()
     }
 
-    pub(super) fn begin_stop(&self) {
+    /// Tells the lane to bring all that it was given to disk, and to end.
+    pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.ring();
     }

@@ -1,6 +1,6 @@
 //! What goes into a lane and what it asks for.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 
 use crate::journal::error::advice;
@@ -19,9 +19,9 @@ pub struct LaneStart {
     pub position: u64,
     /// The segments on disk, oldest first.
     pub segments: Vec<SegmentInfo>,
-    /// The topics that have records in them: all of those are needed until this run has written
-    /// their states.
-    pub topics: HashSet<Box<str>>,
+    /// The topics that have records in them, and the position where their recovery begins: what
+    /// lies behind it is needed until this run has written their states.
+    pub topics: HashMap<Box<str>, u64>,
 }
 
 /// Why a batch was not taken.

@@ -53,6 +53,7 @@ impl Owned {
                 topic: self.topic,
                 kind: self.code,
                 seq: self.a,
+                event_ns: 3,
                 node_ns: self.b,
                 state: &self.body,
             }),

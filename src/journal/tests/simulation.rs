@@ -105,6 +105,7 @@ impl World {
                         topic,
                         kind: 1,
                         seq: next,
+                        event_ns: 3,
                         node_ns: next,
                         state: &body,
                     }),

@@ -103,6 +103,60 @@ counters! {
     outbox_over_budget,
     /// Nodes stopped in the middle of their work.
     early_shutdowns,
+    /// Refusals of durable kinds by a node without a journal.
+    no_journal,
+    /// Crashes by loss of power, with what was not synced.
+    power_losses,
+    /// Processes killed, with their disks whole.
+    kills,
+    /// Orderly stops behind which the node was started again.
+    restarts,
+    /// Nodes that stopped because a lane failed.
+    journal_failures,
+    /// Starts with another number of cores than before.
+    cores_changed,
+    /// Writes brought to disk.
+    commits,
+    /// Writes of which the disk took only a part.
+    short_writes,
+    /// Writes that a crash cut.
+    torn_writes,
+    /// Writes, and makings and removals of files, that failed.
+    failed_writes,
+    /// Syncs that failed.
+    failed_syncs,
+    /// Writes and makings of files for which the disk had no room.
+    full_disks,
+    /// Turns of a lane at its own bound.
+    journal_full,
+    /// Worlds whose lanes were so small that states found no room in them, which stays so.
+    stuck_journals,
+    /// Turns of a core that found a lane's mailbox full.
+    port_full,
+    /// Segments removed.
+    segments_removed,
+    /// Torn tails that recovery cut.
+    torn_tails,
+    /// Recoveries that were done again before the node went on.
+    second_recoveries,
+    /// Topics that were recovered from a state.
+    from_states,
+    /// Events of durable topics that a crash took before anybody saw them.
+    lost_unseen,
+    /// Events of volatile topics that a crash took.
+    lost_volatile,
+    /// Commands that were sent again in the same run, and were answered.
+    repeats,
+    /// Commands that were sent again after a restart, and were answered.
+    repeats_after_restart,
+    /// Of those, the ones that had been done before.
+    remembered_after_restart,
+    /// Refusals of commands whose answers are no longer kept.
+    forgotten,
+    /// SUBSCRIBEDs that took up exactly where an earlier run ended.
+    resumed_after_restart,
+    /// GAPs that tell a client that a restart has ended its numbering.
+    reset_after_restart,
     /// Worlds in which a stalled client was left alone while all others had to be complete.
     stalled_worlds,
 }

@@ -1,9 +1,11 @@
-//! The deterministic simulator: cores, clients, sockets and mail of one node in one thread, all
-//! from one seed, judged by the rules of the design.
+//! The deterministic simulator: cores, clients, sockets, mail and the journal's disks of one node in
+//! one thread, all from one seed, judged by the rules of the design.
 //!
 //! A seed draws a world: 1 to 4 cores with small random bounds, clients that subscribe, publish,
 //! stall, send malformed bytes and vanish, a network that cuts streams anywhere and completes
-//! operations late, and mailboxes of few parcels. A recorder around each topic's machine keeps
+//! operations late, mailboxes of few parcels, and a journal on disks that tear, fail and lose what was
+//! not synced, whose node is stopped, killed or robbed of its power and starts again with any number
+//! of cores. A recorder around each topic's machine keeps
 //! what really happened, in the order of its owner; every frame that a client reads is held
 //! against that record and against `protocol/SPEC.md`. The same seed gives the same run, to the
 //! byte.
@@ -13,6 +15,8 @@ mod client;
 mod coverage;
 mod dice;
 mod judge;
+mod lanes;
+mod memory;
 mod model;
 mod node;
 mod plan;

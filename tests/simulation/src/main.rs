@@ -43,10 +43,15 @@ struct Arguments {
     json: bool,
 }
 
-const PLANTS: [(&str, Plant); 3] = [
+const PLANTS: [(&str, Plant); 8] = [
     ("unsubscribed-overtakes", Plant::UnsubscribedOvertakes),
     ("catch-up-skips-one", Plant::CatchUpSkipsOne),
     ("budget-ignored", Plant::BudgetIgnored),
+    ("released-unsynced", Plant::ReleasedUnsynced),
+    ("forgotten-replies", Plant::ForgottenReplies),
+    ("recovery-skips-last-group", Plant::RecoverySkipsLastGroup),
+    ("seq-reused", Plant::SeqReused),
+    ("epoch-kept", Plant::EpochKept),
 ];
 
 fn plant(name: &str) -> Result<Plant, String> {

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use tickring::core::Limits;
+use tickring::journal::{Limits as LaneLimits, ReplyLimits};
 
 use crate::dice::Dice;
-use crate::model::{CANDLE, TALLY};
+use crate::model::{CANDLE, LEDGER, TALLY, TAPE};
 
 /// The sizes of one world.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) cores: usize,
     pub(crate) clients: usize,
-    pub(crate) epoch: u64,
     pub(crate) limits: Limits,
     /// Parcels that each mailbox holds.
     pub(crate) mailbox: usize,
@@ -34,15 +34,78 @@ pub(crate) struct Plan {
     pub(crate) early_shutdown: bool,
     /// Whether it is about many events and clients that stall.
     pub(crate) flood: bool,
+    pub(crate) journal: JournalPlan,
+    /// How often the node is started.
+    pub(crate) lives: usize,
+}
+
+/// How the node keeps its journal, and how unkind its disk is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct JournalPlan {
+    /// 0: it keeps none.
+    pub(crate) lanes: u32,
+    pub(crate) limits: LaneLimits,
+    pub(crate) replies: ReplyLimits,
+    /// How long records are kept at least, in nanoseconds.
+    pub(crate) retention_ns: u64,
+    /// Batches that a core's mailbox to a lane holds.
+    pub(crate) port: usize,
+    /// Bytes by which a lane grows before a core that has nothing there is told.
+    pub(crate) news_bytes: u64,
+    /// Percent of writes that are short.
+    pub(crate) short_writes: usize,
+    /// Operations of 10,000 that fail.
+    pub(crate) failures: usize,
+    pub(crate) preallocates: bool,
+}
+
+impl JournalPlan {
+    fn draw(dice: &mut Dice) -> Self {
+        let segment_bytes = dice.pick(&[4 << 10, 4 << 10, 8 << 10, 32 << 10]);
+        let age_ms = dice.pick(&[2, 20, 200, 1_000]);
+        let age_ns = age_ms * 1_000_000;
+        Self {
+            lanes: dice.pick(&[1, 1, 2, 3]),
+            limits: LaneLimits {
+                segment_bytes,
+                journal_bytes: dice.pick(&[5, 10, 32, 64]) * segment_bytes,
+                group_bytes: dice.pick(&[4 << 10, segment_bytes as usize]),
+                max_delay: Duration::from_nanos(dice.pick(&[0, 0, 0, 100_000])),
+            },
+            replies: ReplyLimits {
+                per_session: dice.pick(&[4, 16, 1_024, 1_024]),
+                age_ns,
+                ..ReplyLimits::default()
+            },
+            retention_ns: age_ns + age_ns / 8,
+            port: dice.pick(&[1, 2, 8]),
+            news_bytes: segment_bytes / 4,
+            short_writes: dice.pick(&[0, 0, 10, 40]),
+            failures: dice.pick(&[0, 0, 0, 20, 200]),
+            preallocates: dice.chance(50),
+        }
+    }
 }
 
 impl Plan {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         let cores = dice.pick(&[1, 1, 2, 2, 3, 4]);
         let clients = dice.between(2, 9);
-        let kinds = ["stream", "market", TALLY];
+        let journal = if dice.chance(60) {
+            JournalPlan::draw(dice)
+        } else {
+            JournalPlan::default()
+        };
+        let lives = match journal.lanes {
+            0 => 1,
+            _ => dice.pick(&[1, 2, 2, 3, 4]),
+        };
+        let kinds: &[&str] = match journal.lanes {
+            0 if dice.chance(90) => &["stream", "market", TALLY],
+            _ => &["stream", "market", "log", "log", TALLY, TAPE, LEDGER],
+        };
         let mut topics: Vec<String> = (0..dice.between(1, 6))
-            .map(|i| format!("{}/t{i}", dice.pick(&kinds)))
+            .map(|i| format!("{}/t{i}", dice.pick(kinds)))
             .collect();
         if dice.chance(15) {
             topics.push(format!("node/core-{}", dice.below(cores)));
@@ -69,7 +132,8 @@ impl Plan {
             } else {
                 64
             },
-            max_topics: if dice.chance(20) {
+            // A node does not start if it cannot hold the topics that it had.
+            max_topics: if journal.lanes == 0 && dice.chance(20) {
                 dice.between(1, 3)
             } else {
                 1_000
@@ -93,7 +157,6 @@ impl Plan {
         let mut plan = Self {
             cores,
             clients,
-            epoch: dice.word() | 1,
             limits,
             mailbox: dice.between(1, 4),
             topics,
@@ -106,11 +169,18 @@ impl Plan {
             garbage: dice.pick(&[0, 0, 2, 8]),
             early_shutdown: dice.chance(15),
             flood: dice.chance(10),
+            journal,
+            lives,
         };
         if plan.flood {
             plan.flood();
         }
         plan
+    }
+
+    /// Which answers a core keeps.
+    pub(crate) fn replies(&self) -> ReplyLimits {
+        self.journal.replies
     }
 
     /// Many events in small turns, for clients that often stall: what piles up shows.

@@ -50,7 +50,8 @@ pub fn replay(seed: u64, plant: Option<Plant>) -> (Result<Report, Failure>, Vec<
 fn live(seed: u64, plant: Option<Plant>, verbose: bool) -> (Result<Report, Failure>, Vec<String>) {
     keep_panics_quiet();
     PANIC.take();
-    let mut world = World::new(seed, plant, verbose);
+    let mut world =
+        World::new(seed, plant, verbose).expect("a fresh node starts: nothing has to be recovered");
     RUNNING.set(true);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     RUNNING.set(false);

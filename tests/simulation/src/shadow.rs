@@ -44,6 +44,8 @@ pub(crate) struct Shadow {
     tail: Vec<u8>,
     /// Whether HELLO was written.
     pub(crate) negotiated: bool,
+    /// The session that it asked for; 0: a new one.
+    pub(crate) asked_session: u128,
     /// The code of the violation that the bytes contain.
     pub(crate) doomed: Option<ErrorCode>,
     pub(crate) goodbye: bool,
@@ -120,7 +122,9 @@ impl Shadow {
     fn frame(&mut self, frame: &Frame<'_>, model: &Model) {
         match frame {
             Frame::Hello(_) if self.negotiated => self.doomed = Some(ErrorCode::Unexpected),
-            Frame::Hello(_) => self.negotiated = true,
+            Frame::Hello(hello) => {
+                (self.negotiated, self.asked_session) = (true, hello.session);
+            }
             Frame::Goodbye(_) => self.goodbye = true,
             _ if !self.negotiated => self.doomed = Some(ErrorCode::NotNegotiated),
             Frame::Subscribe(subscribe) => self.subscribe(subscribe, model),
@@ -136,9 +140,7 @@ impl Shadow {
     }
 
     fn subscribe(&mut self, it: &Subscribe<'_>, model: &Model) {
-        let known = model
-            .find(it.topic)
-            .map_or(0, |t| model.topics[t].last_seq());
+        let known = model.find(it.topic).map_or(0, |t| model.topics[t].known());
         self.pending.push(Pending {
             request_id: it.request_id,
             what: Asked::Subscribe {

@@ -1,4 +1,6 @@
-//! One world: it lives, comes to rest, is held complete, and stops.
+//! One world: it lives, comes to rest, is held complete, and stops, or ends and starts again.
+
+mod restart;
 
 use tickring::core::Plant;
 
@@ -6,6 +8,8 @@ use crate::client::{Around, Client, Reading};
 use crate::coverage::Coverage;
 use crate::dice::Dice;
 use crate::ensure;
+use crate::lanes::{self, Lane};
+use crate::memory::Ending;
 use crate::model::SharedModel;
 use crate::node::{Node, Surroundings};
 use crate::plan::Plan;
@@ -14,6 +18,8 @@ use crate::trace::Trace;
 
 /// Rounds within which a world without new input must come to rest.
 const MOST_ROUNDS: usize = 20_000;
+/// Rounds at rest after which a lane that has room for what it needs is no longer full.
+const MOST_FULL_ROUNDS: usize = 1_000;
 /// What `ANSWER_ROOM` of the core's intake is: answers beyond the budget before input waits.
 const ANSWER_ROOM: usize = 16 << 10;
 /// More than the longest answer, snapshot, report or farewell of these worlds.
@@ -29,6 +35,7 @@ const SPARE_BATCHES: usize = 64 * ((4 << 10) + (64 << 10));
 pub(crate) struct World {
     plan: Plan,
     dice: Dice,
+    plant: Option<Plant>,
     model: SharedModel,
     node: Node,
     sockets: Vec<Socket>,
@@ -41,7 +48,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, plant: Option<Plant>, verbose: bool) -> Self {
+    pub(crate) fn new(seed: u64, plant: Option<Plant>, verbose: bool) -> Result<Self, String> {
         let mut dice = Dice::new(seed);
         let plan = Plan::draw(&mut dice);
         let model = SharedModel::default();
@@ -53,53 +60,144 @@ impl World {
             ..Trace::default()
         };
         trace.line(|| format!("{plan:?}"));
-        Self {
-            node: Node::new(&plan, &model, plant),
+        let epoch = restart::epoch_at(0);
+        {
+            let mut it = model.lock();
+            it.epoch = epoch;
+            it.journal = plan.journal.lanes > 0;
+            it.window_ns = plan.replies().age_ns;
+        }
+        let (node, _) = Node::new(&plan, lanes::fresh(&plan), epoch, 0, &model, plant)?;
+        Ok(Self {
+            node,
             stopping: vec![false; plan.cores],
             plan,
             dice,
+            plant,
             model,
             sockets: Vec::new(),
             clients,
             trace,
             coverage: Coverage::default(),
             now: 0,
-        }
+        })
     }
 
-    /// The whole life of the world.
+    /// The whole life of the world: one run of the node after another.
     pub(crate) fn run(&mut self) -> Result<(), String> {
-        let early = self
-            .plan
-            .early_shutdown
-            .then(|| self.dice.between(1, self.plan.steps));
-        for step in 0..self.plan.steps {
+        let steps = self.plan.steps.div_ceil(self.plan.lives);
+        for life in 1..=self.plan.lives {
+            let last = life == self.plan.lives;
+            if last && life > 1 {
+                // So that a lane that has failed is seen to come back.
+                self.plan.journal.failures = 0;
+            }
+            self.live(steps, last)?;
+            let ending = self.end(last)?;
+            if !last {
+                self.start_again(ending)?;
+            } else if self.node.failed {
+                self.plan.journal.failures = 0;
+                self.start_again(ending)?;
+                self.live(steps / 4, true)?;
+                self.end(true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A number of steps of a run, or fewer when the node ends by itself or is ended.
+    fn live(&mut self, steps: usize, last: bool) -> Result<(), String> {
+        let early = (last && self.plan.early_shutdown).then(|| self.dice.between(1, steps));
+        for step in 0..steps {
             self.pass_time();
             self.act()?;
             self.move_bytes(false)?;
+            self.turn_lanes(false)?;
             let core = self.dice.below(self.plan.cores);
-            let stop = early.is_some_and(|at| step >= at) && self.dice.chance(50);
-            self.turn(core, stop, false)?;
-        }
-        if early.is_some() {
-            self.coverage.early_shutdowns += 1;
-        } else {
-            self.come_to_rest("with its stalled clients left alone")?;
-            let stalled = self
-                .clients
-                .iter()
-                .filter_map(|c| c.link.as_ref())
-                .any(|l| l.reading == Reading::Stalled);
-            self.coverage.stalled_worlds += u64::from(stalled);
-            self.hold_complete()?;
-            for link in self.clients.iter_mut().filter_map(|c| c.link.as_mut()) {
-                link.reading = Reading::All;
+            self.turn(core, false)?;
+            self.node.stopping |= early == Some(step);
+            if self.node.failed || self.has_ended() {
+                return Ok(());
             }
-            self.come_to_rest("with all clients reading")?;
-            self.hold_complete()?;
+        }
+        Ok(())
+    }
+
+    /// The end of a run, after the last step of its life.
+    fn end(&mut self, last: bool) -> Result<Ending, String> {
+        if self.node.failed {
+            self.coverage.journal_failures += 1;
+            self.stop()?;
+            return Ok(Ending::Killed);
+        }
+        if self.node.stopping {
+            self.coverage.early_shutdowns += 1;
+        } else if last || self.dice.chance(20) {
+            self.rest()?;
+        }
+        if last || self.dice.chance(30) {
+            if !last {
+                self.coverage.restarts += 1;
+            }
+            self.hold_in_order()?;
+            return self.stop();
         }
         self.hold_in_order()?;
-        self.stop()
+        if self.dice.chance(70) {
+            self.coverage.power_losses += 1;
+            return Ok(Ending::PowerLoss);
+        }
+        self.coverage.kills += 1;
+        Ok(Ending::Killed)
+    }
+
+    /// Comes to rest, with and without its stalled clients, and holds all others complete.
+    fn rest(&mut self) -> Result<(), String> {
+        self.come_to_rest("with its stalled clients left alone")?;
+        let stalled = self
+            .clients
+            .iter()
+            .filter_map(|c| c.link.as_ref())
+            .any(|l| l.reading == Reading::Stalled);
+        self.coverage.stalled_worlds += u64::from(stalled);
+        self.hold_complete()?;
+        for link in self.clients.iter_mut().filter_map(|c| c.link.as_mut()) {
+            link.reading = Reading::All;
+        }
+        self.come_to_rest("with all clients reading")?;
+        self.hold_complete()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.node.seats.iter().all(|seat| seat.ended)
+    }
+
+    /// The surroundings of the node.
+    fn surroundings(&mut self, prompt: bool) -> (&mut Node, Surroundings<'_>) {
+        let around = Surroundings {
+            plan: &self.plan,
+            dice: &mut self.dice,
+            sockets: &mut self.sockets,
+            trace: &mut self.trace,
+            coverage: &mut self.coverage,
+            now: self.now,
+            prompt,
+        };
+        (&mut self.node, around)
+    }
+
+    /// The journal's threads make a turn each, now and then; says whether anything happened.
+    fn turn_lanes(&mut self, prompt: bool) -> Result<bool, String> {
+        let (node, mut around) = self.surroundings(prompt);
+        let mut busy = false;
+        for lane in &mut node.lanes {
+            if prompt || around.dice.chance(60) {
+                busy |= lane.turn(&mut around);
+            }
+        }
+        let broken = self.model.lock().broken.take();
+        broken.map_or(Ok(busy), Err)
     }
 
     fn pass_time(&mut self) {
@@ -127,6 +225,7 @@ impl World {
             model: &mut model,
             now: self.now,
             stopping: &self.stopping,
+            failed: self.node.failed,
         };
         with(&mut self.clients[index], &mut around)
     }
@@ -181,18 +280,18 @@ impl World {
         Ok(busy)
     }
 
-    fn turn(&mut self, core: usize, stop: bool, prompt: bool) -> Result<bool, String> {
-        let mut around = Surroundings {
-            plan: &self.plan,
-            dice: &mut self.dice,
-            sockets: &mut self.sockets,
-            trace: &mut self.trace,
-            coverage: &mut self.coverage,
-            now: self.now,
-            prompt,
-        };
-        let busy = self.node.turn(core, stop, &mut around)?;
-        self.stopping[core] |= stop;
+    fn turn(&mut self, core: usize, prompt: bool) -> Result<bool, String> {
+        let (node, mut around) = self.surroundings(prompt);
+        let busy = node.turn(core, &mut around)?;
+        self.stopping[core] = node.seats[core].is_stopping();
+        {
+            let mut model = self.model.lock();
+            let released = self.node.seats[core].released_bytes;
+            model.largest_release = model.largest_release.max(released);
+            if let Some(broken) = model.broken.take() {
+                return Err(broken);
+            }
+        }
         self.hold_bounds(core)?;
         Ok(busy)
     }
@@ -214,7 +313,8 @@ impl World {
         );
         // Each send under way keeps the batches of one turn, or bytes of its own; other cores keep
         // those that are in the mail. Nothing may pile up beyond a few turns' worth of those.
-        let turn_bytes = self.model.lock().largest_turn * self.plan.cores;
+        let largest = self.model.lock().most_of_a_turn();
+        let turn_bytes = largest * self.plan.cores;
         let most = SPARE_BATCHES + (BATCHES_KEPT + seat.slots.len()) * (LARGE_BATCH + turn_bytes);
         let kept = seat.core.batch_bytes();
         ensure!(
@@ -233,8 +333,7 @@ impl World {
         );
         // What one turn can bring: the events of its own topics, and those of each parcel that
         // every other core has posted or still keeps.
-        let turn =
-            self.model.lock().largest_turn * (1 + (self.plan.cores - 1) * (self.plan.mailbox + 1));
+        let turn = largest * (1 + (self.plan.cores - 1) * (self.plan.mailbox + 1));
         for (slot, socket) in seat.slots.iter().enumerate() {
             let Some(socket) = socket else { continue };
             let Some(held) = seat.core.held(slot as u32) else {
@@ -253,10 +352,10 @@ impl World {
                 + 2 * LONGEST_ANSWER
                 + limits.outbox_bytes
                 + self.plan.body;
-            // Answers that other cores had given already come in any case.
+            // Answers that other cores had given, or that waited for the disk, come in any case.
             let link = self.clients[socket.client].link.as_ref();
             let remote = || match link {
-                Some(link) if self.plan.cores > 1 => {
+                Some(link) if self.plan.cores > 1 || self.plan.journal.lanes > 0 => {
                     link.shadow.answered(&self.model.lock()) * LONGEST_ANSWER
                 }
                 _ => 0,
@@ -287,10 +386,23 @@ impl World {
                 link.reading = Reading::All;
             }
         }
-        let mut still = 0;
+        let (mut still, mut full) = (0, 0);
+        let idle = self.plan.limits.idle_timeout.as_nanos() as u64;
         for _ in 0..MOST_ROUNDS {
             self.now += 1_000;
             let mut busy = false;
+            if self.node.lanes.iter().any(Lane::is_full) {
+                // It goes on when records are old enough to go.
+                let wait = self.plan.journal.retention_ns / 64;
+                self.now += if idle > 0 { wait.min(idle / 8) } else { wait };
+                busy = true;
+                full += 1;
+                if full > MOST_FULL_ROUNDS && !self.has_margin() {
+                    self.coverage.stuck_journals += 1;
+                    self.node.gave_up = true;
+                    return Ok(());
+                }
+            }
             for index in 0..self.clients.len() {
                 self.with_client(index, |client, around| {
                     client.keep_alive(around);
@@ -300,9 +412,14 @@ impl World {
                 });
             }
             busy |= self.move_bytes(true)?;
+            busy |= self.turn_lanes(true)?;
             let first = self.dice.below(self.plan.cores);
             for core in 0..self.plan.cores {
-                busy |= self.turn((first + core) % self.plan.cores, false, true)?;
+                busy |= self.turn((first + core) % self.plan.cores, true)?;
+            }
+            busy |= self.node.is_writing();
+            if self.node.failed {
+                return Ok(());
             }
             still = if busy || self.node.has_mail() {
                 0
@@ -318,8 +435,21 @@ impl World {
         ))
     }
 
+    /// Whether the lanes' bound has so much room that states reach the disk before it is reached:
+    /// what is ahead of them in the mailboxes fits, and the segments that the states begin and end
+    /// in.
+    fn has_margin(&self) -> bool {
+        let journal = &self.plan.journal;
+        let batches = self.plan.cores * (journal.port + 2) * self.node.largest_batch();
+        let ahead = batches as u64 + journal.limits.group_bytes as u64;
+        journal.limits.journal_bytes / 4 >= ahead + 2 * journal.limits.segment_bytes
+    }
+
     /// Everybody who reads has everything.
     fn hold_complete(&mut self) -> Result<(), String> {
+        if self.node.failed || self.node.gave_up {
+            return Ok(()); // what waits for a failed disk never comes
+        }
         let model = self.model.lock();
         for client in &self.clients {
             if let Some(link) = client.link.as_ref().filter(|l| l.reading == Reading::All)
@@ -367,6 +497,9 @@ impl World {
                 );
                 continue;
             };
+            if model.repeated.contains_key(command) {
+                continue; // it was written on several connections
+            }
             let before = newest.insert((*topic, *link), *place);
             ensure!(
                 before.is_none_or(|before| before < *place),
@@ -377,17 +510,13 @@ impl World {
         Ok(())
     }
 
-    /// The node stops: every connection closes within the timeouts.
-    fn stop(&mut self) -> Result<(), String> {
+    /// The node stops: every connection closes within the timeouts, and the journal is written.
+    fn stop(&mut self) -> Result<Ending, String> {
         let limits = &self.plan.limits;
         let longest = limits.drain_timeout + limits.linger_timeout;
-        let until = self.now + 2 * longest.as_nanos() as u64 + 50_000_000;
-        while self
-            .node
-            .seats
-            .iter()
-            .any(|s| s.core.connections() > 0 || !s.stopping || !s.backlog.is_empty())
-        {
+        let until = self.now + 2 * longest.as_nanos() as u64 + 100_000_000;
+        self.node.stopping = true;
+        while !self.has_ended() {
             ensure!(
                 self.now < until,
                 "connections are still open long after shutdown"
@@ -403,16 +532,47 @@ impl World {
                     self.with_client(index, Client::leave);
                 }
             }
+            self.turn_lanes(false)?;
             for core in 0..self.plan.cores {
-                let stop = self.dice.chance(30);
-                self.turn(core, stop, false)?;
+                self.turn(core, false)?;
             }
         }
+        // Whatever is full gives up in the end, and what a failed disk has is unknown.
+        let full = self.node.lanes.iter().any(Lane::is_full);
+        if self.node.failed || self.node.gave_up || full {
+            return Ok(Ending::Killed);
+        }
+        self.close_lanes()?;
+        let lost = |lane: &Lane| lane.is_failed() || lane.is_full();
+        if self.node.lanes.iter().any(lost) {
+            return Ok(Ending::Killed);
+        }
+        self.hold_nothing_kept()?;
+        Ok(Ending::InOrder)
+    }
+
+    /// The journal's threads bring everything to disk, and end.
+    fn close_lanes(&mut self) -> Result<(), String> {
+        for lane in &self.node.lanes {
+            lane.stop();
+        }
+        for _ in 0..MOST_ROUNDS {
+            if self.node.lanes.iter().all(|lane| lane.closed) {
+                return Ok(());
+            }
+            self.now += 1_000;
+            self.turn_lanes(true)?;
+        }
+        Err("a lane does not come to its end".into())
+    }
+
+    /// Cores that have ended keep nothing.
+    fn hold_nothing_kept(&mut self) -> Result<(), String> {
         // Batches are looked through a few a turn.
         for _ in 0..80 {
             self.now += 1_000;
             for core in 0..self.plan.cores {
-                self.turn(core, true, true)?;
+                self.turn(core, true)?;
             }
         }
         for (at, seat) in self.node.seats.iter().enumerate() {

@@ -5,13 +5,15 @@ use tickring_protocol::{
     Trade, Unsubscribe,
 };
 
+use super::again::Sent;
 use super::{Around, Client};
 use crate::dice::Dice;
-use crate::model::{TALLY, TALLY_ADD, TALLY_KIND, TALLY_REFUSE};
+use crate::model::{LEDGER, TALLY, TALLY_ADD, TALLY_KIND, TALLY_REFUSE, TAPE};
 
 impl Client {
+    /// Upwards, and no two clients have the same: two may come to have the same session.
     fn next_request(&mut self) -> u64 {
-        self.requests += 1;
+        self.requests += 16;
         self.requests
     }
 
@@ -34,7 +36,7 @@ impl Client {
     }
 
     fn hello(&self, out: &mut Vec<u8>, around: &mut Around<'_>) {
-        let session = if around.dice.chance(50) {
+        let session = if around.dice.chance(75) {
             self.session
         } else {
             0
@@ -86,16 +88,16 @@ impl Client {
         let name = Self::topic(around);
         let topic = around.model.find(&name);
         let last = topic.map_or(0, |t| around.model.topics[t].last_seq());
-        let resume = topic.and_then(|t| self.resume.get(&t).copied());
+        // What it knows of an earlier run is taken up even if the topic is not there yet.
+        let known = around.model.by_name.get(&*name);
+        let resume = known.and_then(|t| self.resume.get(t).copied());
+        let epoch = topic.map_or(around.model.epoch, |t| around.model.topics[t].epoch);
         let (from_seq, epoch) = match around.dice.below(10) {
-            0..4 => (resume.map_or(1, |seq| seq + 1), around.plan.epoch),
+            0..4 => resume.map_or((1, epoch), |known| (known.seq + 1, known.epoch)),
             4 => (1, 0),
-            5 => (
-                around.dice.below(last as usize + 2) as u64 + 1,
-                around.plan.epoch,
-            ),
+            5 => (around.dice.below(last as usize + 2) as u64 + 1, epoch),
             6 => (last + around.dice.below(5) as u64 + 2, 0),
-            7 => (1, around.plan.epoch ^ 2),
+            7 => (1, epoch ^ 2),
             _ => (0, 0),
         };
         let policy = match around.dice.below(16) {
@@ -148,6 +150,14 @@ impl Client {
         };
         let topic = if topic_id == 0 { name.as_str() } else { "" };
         let quiet = around.dice.chance(40);
+        if !quiet {
+            self.again.composed(Sent {
+                request_id,
+                code,
+                name: name.clone(),
+                payload: payload.clone(),
+            });
+        }
         Frame::Command(Command {
             request_id,
             topic_id,
@@ -166,7 +176,7 @@ fn payload(kind: &str, around: &mut Around<'_>) -> (u16, Vec<u8>) {
     let mut body = mark.to_le_bytes().to_vec();
     let event_ns = if around.dice.chance(50) { 0 } else { mark >> 2 };
     let mut payload = Vec::new();
-    if kind == TALLY {
+    if [TALLY, TAPE, LEDGER].contains(&kind) {
         payload.push(around.dice.below(256) as u8);
         payload.extend_from_slice(&body);
         payload.resize(9 + around.dice.below(around.plan.body), 7);

@@ -1,5 +1,6 @@
 //! A client: what it does, unkind or not. What it sees is judged in [`crate::judge`].
 
+mod again;
 mod compose;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +15,7 @@ use crate::plan::Plan;
 use crate::shadow::Shadow;
 use crate::socket::{End, Socket};
 use crate::trace::{Trace, describe};
+use again::Again;
 use compose::spoil;
 
 /// How a client reads.
@@ -38,6 +40,15 @@ pub(crate) struct Link {
     ending: bool,
 }
 
+/// How far an earlier subscription was brought.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resume {
+    pub(crate) epoch: u64,
+    pub(crate) seq: u64,
+    /// In which run of the node.
+    pub(crate) run: usize,
+}
+
 /// A user of the node.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -51,8 +62,10 @@ pub(crate) struct Client {
     unkind: bool,
     session: u128,
     requests: u64,
-    /// Topic and the newest seq that it was brought up to, of earlier subscriptions.
-    pub(crate) resume: BTreeMap<usize, u64>,
+    /// Earlier subscriptions, by topic.
+    pub(crate) resume: BTreeMap<usize, Resume>,
+    /// Commands that it may send again.
+    again: Again,
     /// Commands written, by connection, in order.
     pub(crate) history: Vec<Vec<u64>>,
 }
@@ -68,6 +81,8 @@ pub(crate) struct Around<'a> {
     pub(crate) now: u64,
     /// For each core, whether it is stopping.
     pub(crate) stopping: &'a [bool],
+    /// Whether a lane of the journal has failed.
+    pub(crate) failed: bool,
 }
 
 impl Client {
@@ -75,7 +90,7 @@ impl Client {
         Self {
             index,
             link: None,
-            connects_left: dice.between(1, 6),
+            connects_left: dice.between(1, 6) * plan.lives,
             stalls: dice.chance(if plan.flood { 50 } else { 30 }),
             silent: dice.chance(8),
             publishes: if plan.flood {
@@ -85,8 +100,9 @@ impl Client {
             },
             unkind: dice.chance(if plan.flood { 10 } else { 40 }),
             session: 0,
-            requests: 0,
+            requests: index as u64,
             resume: BTreeMap::new(),
+            again: Again::default(),
             history: Vec::new(),
         }
     }
@@ -128,12 +144,15 @@ impl Client {
             return None;
         }
         let mut bytes = Vec::new();
+        self.send_again(&mut bytes, around);
         for _ in 0..around.dice.between(1, around.plan.pipeline) {
             let start = bytes.len();
             self.compose(&mut bytes, around);
             if around.dice.below(100) < around.plan.garbage {
                 spoil(&mut bytes, start, around.dice);
+                self.again.drop_newest();
             }
+            self.keep_newest(around.model);
         }
         self.write(&bytes, around);
         if self.unkind && around.dice.chance(1) {
@@ -245,13 +264,33 @@ impl Client {
             socket.gone = true;
             socket.down.clear();
             for sub in &link.sight.subscriptions {
-                self.resume.insert(sub.topic, sub.next_seq - 1);
+                let known = Resume {
+                    epoch: sub.epoch,
+                    seq: sub.next_seq - 1,
+                    run: around.model.run,
+                };
+                self.resume.insert(sub.topic, known);
             }
+            self.again.disconnected(&link, self.session);
             if link.sight.session != 0 {
                 self.session = link.sight.session;
             }
             self.history.push(link.shadow.commands);
         }
+    }
+
+    /// The node is gone. What it had sent may still be read, or not.
+    pub(crate) fn lose_node(&mut self, around: &mut Around<'_>) -> Result<(), String> {
+        if let Some(link) = self.link.as_mut() {
+            link.reading = Reading::All;
+            around.sockets[link.socket].failed = true;
+            if around.dice.chance(70) {
+                while self.read(around)? {}
+            }
+        }
+        self.forget(around);
+        self.history.clear();
+        Ok(())
     }
 
     /// Moves bytes into the socket; says whether any moved.

@@ -5,11 +5,12 @@ use tickring_protocol::{ErrorCode, Reply, TopicName};
 
 use crate::client::Around;
 use crate::ensure;
-use crate::model::{CANDLE, Model, is_kind};
+use crate::model::{CANDLE, Done, Model, is_durable, is_kind};
 use crate::shadow::{Asked, Shadow};
 
 pub(super) fn reply(
     it: &Reply<'_>,
+    session: u128,
     shadow: &mut Shadow,
     around: &mut Around<'_>,
 ) -> Result<(), String> {
@@ -29,8 +30,11 @@ pub(super) fn reply(
         return Err("no COMMAND asked for it, or it was answered before".into());
     };
     let overloaded = it.code == ErrorCode::Overloaded as u16;
-    // What finds no room is refused at once, while what was taken before may be on its way.
-    let earlier = (!overloaded)
+    // What finds no room is refused at once, while what was taken before may be on its way; and of
+    // a command that was sent several times nobody can tell which of them is answered.
+    let again = |asked: &Asked| matches!(asked, Asked::Command { command, .. } if around.model.repeated.contains_key(command));
+    let again = again(&shadow.pending[place].what);
+    let earlier = (!overloaded && !again)
         .then(|| first_of_topic(shadow, place, around.model))
         .flatten();
     ensure!(
@@ -55,12 +59,35 @@ pub(super) fn reply(
     let Some(code) = ErrorCode::from_u16(it.code) else {
         return Err("its code is unknown".into());
     };
+    if code == ErrorCode::Forgotten {
+        around.coverage.forgotten += 1;
+        let most = around.plan.journal.replies.per_session;
+        let crowded = model.sessions.get(&session).is_some_and(|n| *n > most);
+        let old = around.now >= model.window_ns;
+        ensure!(!quiet && (crowded || old), "no answer had to be dropped");
+        return Ok(());
+    }
+    count_repeat(command, around);
+    let model = &mut *around.model;
     if code == ErrorCode::Ok {
         around.coverage.replies += 1;
         ensure!(!quiet, "a quiet command succeeded");
-        let Some(&(topic, seq)) = model.applied.get(&command) else {
+        let outdated = model.outdated.get(&command).into_iter().flatten();
+        let same = |done: &Done| done.seq == it.seq && *done.reply == *it.payload;
+        if outdated.into_iter().any(same) {
+            return Ok(()); // it was on its way when the command was done again
+        }
+        let Some(done) = model.applied.get_mut(&command) else {
             return Err("the command was never applied".into());
         };
+        done.told = true;
+        let (topic, seq) = (done.topic, done.seq);
+        ensure!(
+            *it.payload == *done.reply,
+            "its answer was {:?}",
+            done.reply
+        );
+        model.topics[topic].see(seq);
         model.learn_id(topic, it.topic_id)?;
         ensure!(
             name.is_empty() || *name == *model.topics[topic].name,
@@ -78,18 +105,25 @@ pub(super) fn reply(
     }
     around.coverage.refused_commands += 1;
     around.coverage.refused_quiet += u64::from(quiet);
+    // Of one that was sent before, being refused for want of room says nothing.
+    let before = overloaded && model.repeated.contains_key(&command);
     ensure!(
-        !model.applied.contains_key(&command),
+        before || !model.applied.contains_key(&command),
         "a refused command was applied"
     );
     if overloaded {
-        ensure!(around.plan.cores > 1, "a lone core waits for nobody");
+        let waits = around.plan.cores > 1 || around.model.journal;
+        ensure!(waits, "a lone core waits for nobody");
         ensure!(it.retry_after_ms > 0, "it does not say when to try again");
         around.coverage.overloaded += 1;
         return Ok(());
     }
     // Two short commands can be alike to the byte, so that another's refusal says nothing here.
-    if model.refused.get(&command) == Some(&code) {
+    if let Some(done) = model.refused.get_mut(&command)
+        && done.code == code
+    {
+        // One that was done again may be answered as it was before.
+        done.told |= !model.outdated.contains_key(&command);
         return Ok(());
     }
     if topic_id == 0 {
@@ -98,6 +132,22 @@ pub(super) fn reply(
     ensure!(code == ErrorCode::UnknownTopic, "no machine refused it");
     ensure!(!known_id, "that topic id was given out");
     Ok(())
+}
+
+/// Takes note of an answer to a command that was sent again.
+fn count_repeat(command: u64, around: &mut Around<'_>) {
+    let model = &*around.model;
+    let Some(run) = model.repeated.get(&command) else {
+        return;
+    };
+    if *run == model.run {
+        around.coverage.repeats += 1;
+        return;
+    }
+    around.coverage.repeats_after_restart += 1;
+    let done = model.applied.get(&command).or(model.refused.get(&command));
+    let before = done.is_some_and(|done| done.run < model.run);
+    around.coverage.remembered_after_restart += u64::from(before);
 }
 
 /// The request id of a command to the same topic that is older and not answered yet.
@@ -133,11 +183,15 @@ pub(super) fn name_refused(
         Ok(topic) if topic.kind() == CANDLE && candle_view(topic.name()).is_err() => {
             ErrorCode::BadName
         }
+        Ok(topic) if is_durable(topic.kind()) && !around.model.journal => {
+            around.coverage.no_journal += 1;
+            ErrorCode::NoJournal
+        }
         Ok(_) => {
             around.coverage.topic_limit += 1;
             ensure!(around.model.find(name).is_none(), "{name} exists");
             ensure!(
-                around.model.topics.len() >= around.plan.limits.max_topics,
+                around.model.live_topics() >= around.plan.limits.max_topics,
                 "max_topics is not reached"
             );
             ErrorCode::TopicLimit

@@ -112,6 +112,9 @@ impl Sight {
                     it.retry_after_ms > 0,
                     "it does not tell when to connect again"
                 );
+                if around.failed {
+                    return Ok(()); // what waits for a failed disk is never told
+                }
                 told(shadow, around.model)
             }
             // SPEC.md section 10 has an ERROR here; the server says it with a GOODBYE.
@@ -159,7 +162,8 @@ impl Sight {
                     }
                 )
             });
-        let server_ended = around.stopping[it.core]
+        let server_ended = around.failed
+            || around.stopping[it.core]
             || it.over_limit
             || disconnects
             || !limits.idle_timeout.is_zero();
@@ -232,7 +236,9 @@ fn settled(shadow: &Shadow, model: &Model) -> Result<(), String> {
 /// Whatever was done for the client was told to it.
 fn told(shadow: &Shadow, model: &Model) -> Result<(), String> {
     for pending in &shadow.pending {
-        if let Asked::Command { command, quiet, .. } = &pending.what {
+        if let Asked::Command { command, quiet, .. } = &pending.what
+            && !model.repeated.contains_key(command)
+        {
             let refused = model.refused.contains_key(command);
             let applied = !quiet && model.applied.contains_key(command);
             ensure!(

@@ -11,7 +11,7 @@ use tickring_protocol::{
     Subscribed, Unsubscribed, Welcome, decode,
 };
 
-use crate::client::Around;
+use crate::client::{Around, Resume};
 use crate::ensure;
 use crate::model::Model;
 use crate::shadow::{Asked, Shadow};
@@ -23,6 +23,7 @@ use answers::{name_refused, reply};
 pub(crate) struct Subscription {
     pub(crate) topic_id: u32,
     pub(crate) topic: usize,
+    pub(crate) epoch: u64,
     pub(crate) policy: Policy,
     pub(crate) next_seq: u64,
     /// What must come before anything else of the topic.
@@ -62,7 +63,7 @@ impl Sight {
         client: usize,
         socket: usize,
         shadow: &mut Shadow,
-        resume: &mut BTreeMap<usize, u64>,
+        resume: &mut BTreeMap<usize, Resume>,
         around: &mut Around<'_>,
     ) -> Result<(), String> {
         let bytes = std::mem::take(&mut self.bytes);
@@ -96,7 +97,7 @@ impl Sight {
         frame: &Frame<'_>,
         socket: usize,
         shadow: &mut Shadow,
-        resume: &mut BTreeMap<usize, u64>,
+        resume: &mut BTreeMap<usize, Resume>,
         around: &mut Around<'_>,
     ) -> Result<(), String> {
         ensure!(self.farewell.is_none(), "it comes behind the farewell");
@@ -112,7 +113,7 @@ impl Sight {
             Frame::Event(it) => self.event(it, around),
             Frame::Snapshot(it) => self.snapshot(it, around),
             Frame::Gap(it) => self.gap(it, around),
-            Frame::Reply(it) => reply(it, shadow, around),
+            Frame::Reply(it) => reply(it, self.session, shadow, around),
             Frame::Error(it) => self.error(it, shadow, around),
             Frame::Pong(it) => {
                 around.coverage.pongs += 1;
@@ -135,6 +136,12 @@ impl Sight {
         ensure!(
             shadow.negotiated && self.session == 0,
             "no HELLO asked for it"
+        );
+        ensure!(
+            it.resumed == (shadow.asked_session != 0)
+                && (!it.resumed || it.session == shadow.asked_session),
+            "it asked for session {:x}",
+            shadow.asked_session
         );
         ensure!(
             it.session != 0 && it.major == 1,
@@ -184,6 +191,7 @@ impl Sight {
             it.seq
         );
         (sub.next_seq, sub.delayed) = (it.seq + 1, false);
+        around.model.topics[sub.topic].see(it.seq);
         Ok(())
     }
 
@@ -217,6 +225,7 @@ impl Sight {
             (it.event_ns, it.node_ns) == (record.event_ns, record.node_ns),
             "its times are wrong"
         );
+        around.model.topics[sub.topic].see(it.seq);
         Ok(())
     }
 
@@ -273,10 +282,9 @@ impl Sight {
             }
             GapReason::Expired => {
                 around.coverage.gap_expired += 1;
-                ensure!(
-                    !must_be_kept(model, sub.topic, cores, &limits),
-                    "history had room for all events"
-                );
+                let kept = it.first_seq >= topic.kept_from
+                    && must_be_kept(model, sub.topic, cores, &limits);
+                ensure!(!kept, "history had room for all events");
             }
             GapReason::Reset => around.coverage.gap_reset += 1,
         }
@@ -294,6 +302,7 @@ impl Sight {
             sub.must = Must::Snapshot(it.last_seq);
         }
         (sub.next_seq, sub.delayed) = (it.last_seq + 1, false);
+        around.model.topics[sub.topic].see(it.last_seq);
         Ok(())
     }
 
@@ -301,7 +310,7 @@ impl Sight {
         &mut self,
         it: &Subscribed<'_>,
         shadow: &mut Shadow,
-        resume: &BTreeMap<usize, u64>,
+        resume: &BTreeMap<usize, Resume>,
         around: &mut Around<'_>,
     ) -> Result<(), String> {
         around.coverage.subscribed += 1;
@@ -332,7 +341,7 @@ impl Sight {
             self.subscriptions.iter().all(|s| s.topic != topic),
             "the client holds it already"
         );
-        ensure!(it.epoch == around.plan.epoch, "the epoch is wrong");
+        ensure!(it.epoch == truth.epoch, "the epoch is {}", truth.epoch);
         ensure!(
             (known..=truth.last_seq()).contains(&last),
             "last_seq is none of {known} to {}",
@@ -351,7 +360,7 @@ impl Sight {
         };
         let (next_seq, must) = if from_seq == 0 {
             (last + 1, snapshot)
-        } else if from_seq > last + 1 || ![0, around.plan.epoch].contains(&epoch) {
+        } else if from_seq > last + 1 || ![0, truth.epoch].contains(&epoch) {
             (last + 1, Must::Gap(GapReason::Reset, from_seq))
         } else if it.next_seq == from_seq {
             (from_seq, Must::Nothing)
@@ -368,11 +377,19 @@ impl Sight {
         around.coverage.replayed += u64::from(must == Must::Nothing && next_seq <= last);
         let took_up = resume
             .get(&topic)
-            .is_some_and(|seq| seq + 1 == from_seq && epoch != 0);
-        around.coverage.resumed += u64::from(took_up && must == Must::Nothing);
+            .filter(|known| known.seq + 1 == from_seq && known.epoch == epoch && known.seq > 0);
+        if let Some(known) = took_up {
+            let (live, again) = (must == Must::Nothing, known.run < around.model.run);
+            around.coverage.resumed += u64::from(live);
+            around.coverage.resumed_after_restart += u64::from(live && again);
+            around.coverage.reset_after_restart +=
+                u64::from(matches!(must, Must::Gap(GapReason::Reset, _)) && again);
+        }
+        around.model.topics[topic].see(last);
         self.subscriptions.push(Subscription {
             topic_id: it.topic_id,
             topic,
+            epoch: it.epoch,
             policy: it.policy,
             next_seq,
             must,
@@ -390,7 +407,7 @@ impl Sight {
         &mut self,
         it: &Unsubscribed,
         shadow: &mut Shadow,
-        resume: &mut BTreeMap<usize, u64>,
+        resume: &mut BTreeMap<usize, Resume>,
         around: &mut Around<'_>,
     ) -> Result<(), String> {
         around.coverage.unsubscribed += 1;
@@ -409,7 +426,12 @@ impl Sight {
             "{} was the next seq",
             sub.next_seq
         );
-        resume.insert(sub.topic, it.last_seq);
+        let known = Resume {
+            epoch: sub.epoch,
+            seq: it.last_seq,
+            run: around.model.run,
+        };
+        resume.insert(sub.topic, known);
         let behind = it.last_seq < around.model.topics[sub.topic].last_seq();
         around.coverage.unsubscribed_behind += u64::from(behind);
         self.subscriptions.retain(|s| s.topic_id != it.topic_id);
@@ -453,7 +475,8 @@ impl Sight {
                 ensure!(holds, "the client does not hold {name}");
             }
             (Asked::Subscribe { .. }, Some(ErrorCode::Overloaded)) => {
-                ensure!(around.plan.cores > 1, "a lone core waits for nobody");
+                let waits = around.plan.cores > 1 || around.model.journal;
+                ensure!(waits, "a lone core waits for nobody");
                 ensure!(it.retry_after_ms > 0, "it does not say when to try again");
                 around.coverage.overloaded += 1;
             }
@@ -484,11 +507,11 @@ fn must_be_kept(
         return false;
     };
     let owner = id as usize % cores;
-    // A topic whose id nobody has seen may be anywhere.
+    // A topic whose id nobody has seen may be anywhere, and recovery folds a lane's topics together.
     let all: usize = model
         .topics
         .iter()
-        .filter(|t| t.id.is_none_or(|id| id as usize % cores == owner))
+        .filter(|t| model.run > 0 || t.id.is_none_or(|id| id as usize % cores == owner))
         .map(|t| room(t.bytes))
         .sum();
     room(model.topics[topic].bytes) <= limits.history_topic_bytes && all <= limits.history_bytes
