@@ -18,7 +18,6 @@ use tickring::machines::Registry;
 use tickring::market::Calendars;
 use tickring::node::{DatabaseSettings, JournalSettings, MAX_CORES, NodeConfig};
 use tickring::writer::follow::Target;
-use tickring::writer::projection::PaceLimits;
 use tickring_protocol::{DEFAULT_PORT, MAX_FRAME_LEN};
 
 pub(crate) use units::{ByteSize, Listen, Span};
@@ -128,6 +127,24 @@ settings! {
     /// unless `mysql` is given; none: no database at all.
     ["TICKRING_SQLITE", "FILE"]
     sqlite: String = String::new();
+
+    /// Threads that read the database for clients that read back, each with a connection of its own.
+    ["TICKRING_READERS", "N"]
+    readers: usize = 2, in 1..=64;
+
+    /// Reads of the database that are not answered yet, shared out evenly among the cores; one more
+    /// is answered `overloaded`.
+    ["TICKRING_MAX_READS", "N"]
+    max_reads: u32 = 256, in 1..=65_536;
+
+    /// Of these, reads of one connection.
+    ["TICKRING_MAX_CONNECTION_READS", "N"]
+    max_connection_reads: u32 = 4, in 1..=65_536;
+
+    /// How long a read may take, its wait for a thread included, before it is answered
+    /// `overloaded`.
+    ["TICKRING_READ_TIMEOUT", "TIME"]
+    read_timeout: Span = seconds(5), in Span(Duration::from_millis(10))..=seconds(3600);
 
     /// File that tells which instruments trade when (TOML); without it all trade around the clock.
     ["TICKRING_INSTRUMENTS", "FILE"]
@@ -349,9 +366,10 @@ impl Config {
             _ => return Err(ConfigError::TwoDatabases),
         };
         let database = target.map(|target| DatabaseSettings {
-            target,
             calendars: Arc::clone(calendars),
-            pace: PaceLimits::default(),
+            readers: self.readers,
+            read_timeout: self.read_timeout.0,
+            ..DatabaseSettings::new(target)
         });
         let lane_bytes = self.journal_bytes.0 / u64::from(self.journal_lanes);
         let limits = LaneLimits {
@@ -407,6 +425,8 @@ impl Config {
             inbox_bytes: self.inbox_bytes.bytes(),
             history_topic_bytes: self.history_topic_bytes.bytes(),
             history_bytes: share(self.history_bytes.bytes()),
+            max_reads: share(self.max_reads as usize),
+            max_connection_reads: self.max_connection_reads as usize,
             overload_patience: self.overload_patience.0,
             hello_timeout: self.hello_timeout.0,
             idle_timeout: self.idle_timeout.0,

@@ -39,6 +39,7 @@ impl Node {
                 registry: Arc::clone(&registry),
                 parcels: Arc::clone(&parcels),
                 journal: JournalConfig::default(),
+                has_database: false,
                 plant: None,
             };
             Core::new(

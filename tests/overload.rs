@@ -94,6 +94,7 @@ fn a_command_waits_for_room_and_is_refused_when_it_has_waited_too_long() {
         registry: Arc::new(Registry::standard()),
         parcels: Arc::new(ParcelPool::default()),
         journal: JournalConfig::default(),
+        has_database: false,
         plant: None,
     };
     let mut core = Core::new(

@@ -94,6 +94,8 @@ codes! {
     /// The command was sent before, so long ago that its reply is no longer kept; whether it was
     /// carried out cannot be told.
     Forgotten = 32, "forgotten";
+    /// The server keeps no database to read from.
+    NoDatabase = 33, "no_database";
 }
 
 impl std::fmt::Display for ErrorCode {

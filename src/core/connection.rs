@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) end_of_stream: bool,
     /// Answers of other cores that it waits for.
     pub(crate) awaiting: u32,
+    /// Reads of the database that it waits for.
+    pub(crate) reading: u32,
     /// Whether it has sent quiet commands to other cores, whose refusals nobody waits for.
     pub(crate) quiet: bool,
     pub(crate) farewell: Option<Box<Farewell>>,
@@ -164,6 +166,7 @@ impl Connection {
             receiving: Receiving::On,
             end_of_stream: false,
             awaiting: 0,
+            reading: 0,
             quiet: false,
             farewell: None,
             farewell_sent: false,

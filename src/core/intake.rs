@@ -248,9 +248,11 @@ impl Core {
             error.resume_at,
             FrameType::from_byte(error.frame_type),
         ) {
-            (code @ ErrorCode::NameTooLong, Some(len), Some(FrameType::Subscribe))
-                if negotiated =>
-            {
+            (
+                code @ ErrorCode::NameTooLong,
+                Some(len),
+                Some(FrameType::Subscribe | FrameType::History),
+            ) if negotiated => {
                 self.refuse(slot, code, error.frame_type, error.request_id, text);
                 Some(len)
             }
@@ -294,6 +296,7 @@ impl Core {
             Frame::Subscribe(subscribe) => return self.on_subscribe(slot, subscribe),
             Frame::Unsubscribe(unsubscribe) => return self.on_unsubscribe(slot, unsubscribe),
             Frame::Command(command) => return self.on_command(slot, command),
+            Frame::History(history) => self.on_history(slot, history),
             Frame::Ping(ping) => {
                 // PONG answers behind the events that came before it, those of this turn too.
                 self.settle(slot);

@@ -23,6 +23,10 @@ pub struct Limits {
     pub history_topic_bytes: usize,
     /// Bytes of events kept for replay, for all topics of the core.
     pub history_bytes: usize,
+    /// Reads of the database that are not answered yet; one more is answered `overloaded`.
+    pub max_reads: usize,
+    /// Of these, reads of one connection.
+    pub max_connection_reads: usize,
     /// How long a command waits for room in another core's mailbox, its connection not being read
     /// meanwhile, before it is refused with `overloaded`.
     pub overload_patience: Duration,
@@ -47,6 +51,8 @@ impl Default for Limits {
             inbox_bytes: 64 << 10,
             history_topic_bytes: 16 << 20,
             history_bytes: 512 << 20,
+            max_reads: 256,
+            max_connection_reads: 4,
             overload_patience: Duration::from_secs(1),
             hello_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(90),

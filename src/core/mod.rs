@@ -11,12 +11,14 @@
 //! 1. [`Core::begin_turn`] with the time.
 //! 2. What happened: [`Core::on_accepted`], [`Core::on_received`], [`Core::on_receive_ended`],
 //!    [`Core::on_sent`], [`Core::on_closed`], then mail: [`Core::on_deliveries`], and while
-//!    [`Core::takes_requests`], [`Core::on_requests`]; and of the journal [`Core::on_committed`].
+//!    [`Core::takes_requests`], [`Core::on_requests`]; of the journal [`Core::on_committed`], and of
+//!    reads [`Core::on_read`].
 //! 3. [`Core::end_turn`]: the turn's events reach their subscribers' outboxes.
 //! 4. What to do: [`Core::poll_action`] until there is none; [`Core::take_requests`] and
 //!    [`Core::take_deliveries`] for each other core whose mailbox has room, and
-//!    [`Core::take_journal`] for each lane that has; then [`Core::on_turn_over`], and sleep until something happens or
-//!    [`Core::next_deadline`], unless [`Core::has_parked_work`].
+//!    [`Core::take_journal`] for each lane that has; [`Core::take_read`] until there is none; then
+//!    [`Core::on_turn_over`], and sleep until something happens or [`Core::next_deadline`], unless
+//!    [`Core::has_parked_work`].
 //!
 //! Batching needs no knob: a turn takes in all that has come, so that alone a message leaves at
 //! once, and under load one send carries many.
@@ -34,6 +36,7 @@ mod limits;
 mod mail;
 mod outbox;
 mod owner;
+mod reads;
 mod recovery;
 mod replica;
 mod report;
@@ -57,6 +60,7 @@ use journal::Journal;
 use lifecycle::{no_room, shutting_down};
 use mail::ConnectionRef;
 use outbox::OutboxPool;
+use reads::Reads;
 use replica::Replicas;
 use state::{Event, State};
 
@@ -65,6 +69,7 @@ pub use figures::{Counts, Figures, Slow, Times};
 pub use journal::JournalConfig;
 pub use limits::Limits;
 pub use mail::{Deliveries, ParcelPool, Requests};
+pub use reads::{Read, ReadDone, ReadRefusal};
 pub use recovery::{Heritage, LaneState, RecoveryError, Share};
 pub use report::Held;
 
@@ -95,6 +100,8 @@ pub struct CoreConfig {
     pub parcels: Arc<ParcelPool>,
     /// What it has to know of the journal.
     pub journal: JournalConfig,
+    /// Whether there is a database that HISTORY can be answered from.
+    pub has_database: bool,
     /// A fault planted for the simulator's self-test; `None` everywhere else.
     #[doc(hidden)]
     pub plant: Option<Plant>,
@@ -180,6 +187,8 @@ pub struct Core {
     derived: Outcome,
     shown: Vec<u8>,
     journal: Journal,
+    has_database: bool,
+    reads: Reads,
     replicas: Replicas,
     audiences: Audiences,
 
@@ -218,6 +227,7 @@ impl Core {
             registry,
             parcels,
             journal,
+            has_database,
             plant,
         } = config;
         assert!(
@@ -256,6 +266,8 @@ impl Core {
             derived: Outcome::default(),
             shown: Vec::new(),
             journal: Journal::new(journal),
+            has_database,
+            reads: Reads::default(),
             replicas: Replicas::new(ids),
             audiences: Audiences::default(),
             log: TurnLog::default(),

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::observe::{CoreReport, MailDepth, Reporter};
+use super::readers::ReadPort;
 use super::{Link, NodeError, Shared, entropy, wall_ns};
 use crate::core::{
     Action, Core, CoreConfig, Deliveries, Now, Payload, ReceiveEnd, Requests, Share,
@@ -23,6 +24,8 @@ const STEP: usize = 32;
 const TURN_BYTES: usize = 256 << 10;
 /// Parcels taken from one mailbox in a turn.
 const TURN_PARCELS: usize = 4;
+/// Pages of the database taken in a turn.
+const TURN_PAGES: usize = 4;
 /// How long to sleep while something waits for room in another core's mailbox.
 const MAIL_RETRY: Duration = Duration::from_micros(200);
 /// How long to stop accepting when the table of descriptors is full.
@@ -92,6 +95,7 @@ pub(super) struct Driver {
     ring: Ring<Payload>,
     mail: Mail,
     lanes: Vec<Lane>,
+    reads: Option<ReadPort>,
     shared: Arc<Shared>,
     busy_poll: bool,
     stop_grace: Duration,
@@ -132,6 +136,7 @@ impl Driver {
             ring,
             mail,
             lanes: Vec::new(),
+            reads: None,
             shared,
             busy_poll,
             clock,
@@ -162,6 +167,7 @@ impl Driver {
             position: 0,
         };
         self.lanes = link.ports.into_iter().map(lane).collect();
+        self.reads = link.reads;
         // Should this thread panic, the others stop too, rather than serve half of the topics.
         let guard = StopOnPanic {
             shared: Arc::clone(&self.shared),
@@ -174,11 +180,13 @@ impl Driver {
             self.take_commits(&wakers);
             self.take_completions();
             self.take_mail();
+            self.take_pages();
             self.close_when_answered();
             self.core.end_turn();
             self.act();
             self.post_mail(&wakers);
             self.post_journal();
+            self.post_reads();
             self.report_if_asked();
             if self.is_stopped() {
                 self.ring.submit()?;
@@ -215,12 +223,12 @@ impl Driver {
                     .iter()
                     .flatten()
                     .any(|m| !m.is_empty());
-            if self
+            let committed = self
                 .lanes
                 .iter()
-                .any(|lane| lane.has_news() && !lane.port.status().is_failed())
-                || self.reporter.is_asked()
-            {
+                .any(|lane| lane.has_news() && !lane.port.status().is_failed());
+            let read = self.reads.as_ref().is_some_and(ReadPort::has_news);
+            if committed || read || self.reporter.is_asked() {
                 timeout = Some(Duration::ZERO);
             }
             // Requests that are not taken in now have to wait, so they are no reason to spin.
@@ -430,6 +438,25 @@ impl Driver {
             mail: depth,
             crowded_turns: self.crowded_turns,
         });
+    }
+
+    /// Has pages read that clients asked for.
+    fn post_reads(&mut self) {
+        while let Some(read) = self.core.take_read() {
+            match &self.reads {
+                Some(reads) => reads.send(read),
+                None => debug_assert!(false, "a core without a database refuses reads"),
+            }
+        }
+    }
+
+    /// Hands the core the pages that were read, as many as a turn takes in.
+    fn take_pages(&mut self) {
+        let Some(reads) = &self.reads else { return };
+        for _ in 0..TURN_PAGES {
+            let Some(done) = reads.take() else { break };
+            self.core.on_read(done);
+        }
     }
 
     fn take_mail(&mut self) {

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "database")]
+use super::database::{DatabaseSettings, PageThread};
+use super::readers::{Plan, ReadPort, Readers};
 use super::{Bells, NodeError, Recovery, entropy};
 use crate::core::{Heritage, JournalConfig, LaneState, Limits, Share};
 use crate::journal::{
@@ -15,12 +18,7 @@ use crate::journal::{
 };
 use crate::machines::Registry;
 #[cfg(feature = "database")]
-use crate::market::Calendars;
-#[cfg(feature = "database")]
-use crate::writer::{
-    follow::{Figures, Follow, Target, check, follow},
-    projection::PaceLimits,
-};
+use crate::writer::follow::{Figures, Follow, check, follow};
 
 /// The file in the journal's directory that the running node holds locked.
 const LOCK: &str = "lock";
@@ -44,18 +42,6 @@ pub struct JournalSettings {
     /// The database that events are brought to; without one the journal is all there is.
     #[cfg(feature = "database")]
     pub database: Option<DatabaseSettings>,
-}
-
-/// The database that the journal is projected into.
-#[cfg(feature = "database")]
-#[derive(Clone, Debug)]
-pub struct DatabaseSettings {
-    /// Which.
-    pub target: Target,
-    /// The sessions of instruments.
-    pub calendars: Arc<Calendars>,
-    /// The bounds of batches.
-    pub pace: PaceLimits,
 }
 
 impl JournalSettings {
@@ -209,6 +195,40 @@ impl Opened {
         let _ = (lane, view);
         let retention = self.settings.retention;
         Box::new(move |status| Box::pin(let_go(retention, status)))
+    }
+
+    /// Whether there is a database to read from.
+    pub(super) fn has_database(&self) -> bool {
+        #[cfg(feature = "database")]
+        return self.settings.database.is_some();
+        #[cfg(not(feature = "database"))]
+        false
+    }
+
+    /// Starts the threads that read the database, if there is one. Gives each core's port.
+    #[cfg(feature = "database")]
+    pub(super) fn start_readers(
+        &self,
+        max_reads: usize,
+        bells: &Bells,
+    ) -> Result<Option<(Readers, Vec<ReadPort>)>, NodeError> {
+        let Some(database) = &self.settings.database else {
+            return Ok(None);
+        };
+        let plan = Plan {
+            threads: database.readers,
+            cores: self.shares.len(),
+            max_reads,
+            time: database.read_timeout,
+        };
+        let failing = Arc::default();
+        let reader = || {
+            let mut thread = PageThread::new(database.target.clone(), Arc::clone(&failing))?;
+            Ok(move |job| thread.read(job))
+        };
+        Readers::start(&plan, bells, reader)
+            .map(Some)
+            .map_err(|cause| NodeError::Database(format!("cannot start a reading thread: {cause}")))
     }
 
     /// Starts the writers. Gives the ports of each core, by lane.

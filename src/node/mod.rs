@@ -1,8 +1,11 @@
 //! The node: one server process, a pinned thread with a ring of its own for each core.
 
+#[cfg(feature = "database")]
+mod database;
 mod driver;
 mod journal;
 mod observe;
+mod readers;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -22,9 +25,10 @@ use crate::ring::{RingConfig, RingError, Techniques, Waker, machine};
 use driver::{Driver, Mail};
 use journal::{Opened, Writers};
 use observe::Reporter;
+use readers::{ReadPort, Readers};
 
 #[cfg(feature = "database")]
-pub use journal::DatabaseSettings;
+pub use database::DatabaseSettings;
 pub use journal::{JournalSettings, LaneView};
 pub use observe::{CoreReport, MailDepth, Observer, Recovery};
 
@@ -166,6 +170,8 @@ pub struct Node {
     stopper: Stopper,
     threads: Vec<JoinHandle<Result<(), NodeError>>>,
     observer: Option<Observer>,
+    /// Of the database, if there is one.
+    readers: Option<Readers>,
     /// Dropped last, when the cores have given them all they had.
     writers: Option<Writers>,
 }
@@ -248,6 +254,14 @@ impl Node {
         let wakers: Option<Arc<[Waker]>> = wakers.into_iter().collect();
         let wakers = wakers.ok_or(NodeError::Panicked(0))?;
         bells.set(&wakers);
+        let (mut readers, mut read_ports) = (None, Vec::new());
+        #[cfg(feature = "database")]
+        if let Some(journal) = &journal
+            && let Some((threads, ports)) =
+                journal.start_readers(config.limits.max_reads, &bells)?
+        {
+            (readers, read_ports) = (Some(threads), ports);
+        }
         let (writers, ports) = match journal {
             Some(journal) => {
                 let recovery = journal.recovery;
@@ -257,9 +271,14 @@ impl Node {
             }
             None => (None, (0..config.cores).map(|_| Vec::new()).collect()),
         };
+        let mut read_ports = read_ports.into_iter();
         for (link, ports) in links.into_iter().zip(ports) {
-            let wakers = Arc::clone(&wakers);
-            let _ = link.send(Link { wakers, ports }); // a thread that has died shows in `wait`
+            let link_to = Link {
+                wakers: Arc::clone(&wakers),
+                ports,
+                reads: read_ports.next(),
+            };
+            let _ = link.send(link_to); // a thread that has died shows in `wait`
         }
         tracing::info!(%address, cores = config.cores, "listening");
         Ok(Self {
@@ -267,6 +286,7 @@ impl Node {
             stopper: Stopper { shared, wakers },
             threads,
             observer: Some(observer),
+            readers,
             writers,
         })
     }
@@ -307,6 +327,9 @@ impl Node {
         for (core, thread) in self.threads.drain(..).enumerate() {
             let ended = thread.join().unwrap_or(Err(NodeError::Panicked(core)));
             result = result.and(ended);
+        }
+        if let Some(readers) = &mut self.readers {
+            readers.join();
         }
         let written = self.writers.as_mut().map_or(Ok(()), Writers::stop);
         // A failed journal is why the cores stopped.
@@ -359,6 +382,8 @@ struct Link {
     wakers: Arc<[Waker]>,
     /// Its ends of the journal's lanes.
     ports: Vec<Port>,
+    /// Its way to the threads that read the database, if there is one.
+    reads: Option<ReadPort>,
 }
 
 /// What the thread of one core begins with.
@@ -408,6 +433,7 @@ fn seats(
                 journal: journal
                     .as_ref()
                     .map_or_else(JournalConfig::default, Opened::config),
+                has_database: journal.as_ref().is_some_and(Opened::has_database),
                 plant: None,
             },
             share: share.unwrap_or_default(),
@@ -514,6 +540,13 @@ fn check(config: &NodeConfig) -> Result<(), NodeError> {
             1,
             usize::MAX,
             positive,
+        ),
+        (
+            "max_reads",
+            limits.max_reads,
+            1,
+            1 << 20,
+            "from 1 to 1048576 a core",
         ),
         (
             "max_topics",

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::projection::{Counters, PaceLimits, Projection, Record};
-use super::store::{Database, MySqlStore, SqliteStore, StoreError};
+use super::store::{Database, MySqlStore, ReadOnly, SqliteReader, SqliteStore, StoreError};
 use crate::histogram::{Histogram, SharedHistogram};
 use crate::journal::record::Record as Journaled;
 use crate::journal::{JournalError, Reader, Status};
@@ -76,6 +76,17 @@ impl Target {
         Ok(match self {
             Self::Sqlite(file) => Database::Sqlite(SqliteStore::open(file)?),
             Self::MySql(url) => Database::MySql(MySqlStore::connect(url).await?),
+        })
+    }
+
+    /// Connects to read only; the tables must be there.
+    ///
+    /// # Errors
+    /// [`StoreError`] says what to do.
+    pub async fn connect_read_only(&self) -> Result<ReadOnly, StoreError> {
+        Ok(match self {
+            Self::Sqlite(file) => ReadOnly::Sqlite(SqliteReader::open(file)?),
+            Self::MySql(url) => ReadOnly::MySql(MySqlStore::connect_read_only(url).await?),
         })
     }
 }

@@ -8,7 +8,7 @@ use tickring_protocol::{EventKind, Micros, Side};
 use super::*;
 use crate::market::{Candle, Period};
 use crate::writer::store::tests::Place;
-use crate::writer::store::{CandleRow, Database, Recent};
+use crate::writer::store::{CandleRow, Database, PageQuery, Pages, Recent};
 
 const JOURNAL: u64 = 0xfeed;
 
@@ -134,6 +134,22 @@ impl Flaky<'_> {
     }
 }
 
+impl Pages for Flaky<'_> {
+    async fn find_topic(&mut self, name: &str) -> Result<Option<u32>, StoreError> {
+        self.store.find_topic(name).await
+    }
+    async fn page_ticks(&mut self, query: &PageQuery) -> Result<Vec<TickRow>, StoreError> {
+        self.store.page_ticks(query).await
+    }
+    async fn page_candles(
+        &mut self,
+        period: Period,
+        query: &PageQuery,
+    ) -> Result<Vec<Candle>, StoreError> {
+        self.store.page_candles(period, query).await
+    }
+}
+
 impl Store for Flaky<'_> {
     async fn checkpoints(&mut self) -> Result<Vec<Checkpoint>, StoreError> {
         self.store.checkpoints().await
@@ -141,9 +157,6 @@ impl Store for Flaky<'_> {
     async fn topic_ids(&mut self, topics: &[TopicKey]) -> Result<Vec<u32>, StoreError> {
         self.fails()?;
         self.store.topic_ids(topics).await
-    }
-    async fn find_topic(&mut self, name: &str) -> Result<Option<u32>, StoreError> {
-        self.store.find_topic(name).await
     }
     async fn recent(&mut self, topics: &[u32]) -> Result<Vec<Recent>, StoreError> {
         self.fails()?;
@@ -161,27 +174,6 @@ impl Store for Flaky<'_> {
         self.fails()?;
         self.store.commit(batch).await?;
         self.fails()
-    }
-    async fn page_ticks(
-        &mut self,
-        topic: u32,
-        after: (u64, u64),
-        until_ns: u64,
-        limit: usize,
-    ) -> Result<Vec<TickRow>, StoreError> {
-        self.store.page_ticks(topic, after, until_ns, limit).await
-    }
-    async fn page_candles(
-        &mut self,
-        topic: u32,
-        period: Period,
-        from_ns: u64,
-        until_ns: u64,
-        limit: usize,
-    ) -> Result<Vec<Candle>, StoreError> {
-        self.store
-            .page_candles(topic, period, from_ns, until_ns, limit)
-            .await
     }
     async fn page_events(
         &mut self,
@@ -259,10 +251,7 @@ async fn rows_equal_records(place: &Place, records: &[Owned]) {
             assert!(bodies.eq(expected), "{name}");
             continue;
         }
-        let mut found = store
-            .page_ticks(id, (0, 0), u64::MAX, 10_000)
-            .await
-            .unwrap();
+        let mut found = store.page_ticks(&PageQuery::all(id, 10_000)).await.unwrap();
         found.sort_by_key(|row| row.seq);
         assert_eq!(found.len(), of_topic.len(), "{name}");
         let (mut trade, mut quote) = (None, None);
@@ -433,7 +422,7 @@ async fn a_trade_that_overflows_a_candle_is_kept_as_a_tick_and_counted(place: Pl
     let id = store.find_topic("market/BIG").await.unwrap().unwrap();
     assert_eq!(
         store
-            .page_ticks(id, (0, 0), u64::MAX, 9)
+            .page_ticks(&PageQuery::all(id, 9))
             .await
             .unwrap()
             .len(),

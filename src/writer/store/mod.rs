@@ -15,6 +15,7 @@
 mod batch;
 mod error;
 mod mysql;
+mod pages;
 mod schema;
 mod sqlite;
 
@@ -28,8 +29,9 @@ pub use batch::{
 };
 pub use error::StoreError;
 pub use mysql::{InsertMode, MySqlStore};
+pub use pages::{PageQuery, Pages, ReadOnly};
 pub use schema::SCHEMA_VERSION;
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteReader, SqliteStore};
 
 /// The latest possible time in the tables, nanoseconds since 1970: 2262-04-11. Event times come
 /// from outside; one beyond is stored as this.
@@ -51,7 +53,7 @@ pub struct Recent {
 ///
 /// After [`StoreError::is_lost`] the value is of no more use: connect anew, with back-off. Nothing
 /// is lost by giving the same batch again, even if it had committed.
-pub trait Store {
+pub trait Store: Pages {
     /// Every lane's position.
     fn checkpoints(&mut self) -> impl Future<Output = Result<Vec<Checkpoint>, StoreError>> + Send;
 
@@ -60,12 +62,6 @@ pub trait Store {
         &mut self,
         topics: &[TopicKey],
     ) -> impl Future<Output = Result<Vec<u32>, StoreError>> + Send;
-
-    /// The newest numbering (epoch) of a topic name: its id; `None` if nothing of it was stored.
-    fn find_topic(
-        &mut self,
-        name: &str,
-    ) -> impl Future<Output = Result<Option<u32>, StoreError>> + Send;
 
     /// What is stored of topics, in the order asked for.
     fn recent(
@@ -84,27 +80,6 @@ pub trait Store {
     /// up on for a deadlock or a lock is run again, a bounded number of times.
     fn commit(&mut self, batch: &Arc<Batch>)
     -> impl Future<Output = Result<(), StoreError>> + Send;
-
-    /// Ticks of a topic by (event time, seq): those behind `after` and before `until_ns`, at most
-    /// `limit` (capped at [`MAX_PAGE`]). Start with `(from_ns, 0)`; go on with the last row's.
-    fn page_ticks(
-        &mut self,
-        topic: u32,
-        after: (u64, u64),
-        until_ns: u64,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<TickRow>, StoreError>> + Send;
-
-    /// Candles of a topic whose span starts at `from_ns` or later and before `until_ns`, by
-    /// start, at most `limit` (capped at [`MAX_PAGE`]). Go on with the last row's start + 1.
-    fn page_candles(
-        &mut self,
-        topic: u32,
-        period: Period,
-        from_ns: u64,
-        until_ns: u64,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<Candle>, StoreError>> + Send;
 
     /// Events of a topic that is no market, by seq: those behind `after_seq`, at most `limit`
     /// (capped at [`MAX_PAGE`]).
@@ -134,15 +109,28 @@ macro_rules! either {
     };
 }
 
+impl Pages for Database {
+    async fn find_topic(&mut self, name: &str) -> Result<Option<u32>, StoreError> {
+        either!(self, s => s.find_topic(name))
+    }
+    async fn page_ticks(&mut self, query: &PageQuery) -> Result<Vec<TickRow>, StoreError> {
+        either!(self, s => s.page_ticks(query))
+    }
+    async fn page_candles(
+        &mut self,
+        period: Period,
+        query: &PageQuery,
+    ) -> Result<Vec<Candle>, StoreError> {
+        either!(self, s => s.page_candles(period, query))
+    }
+}
+
 impl Store for Database {
     async fn checkpoints(&mut self) -> Result<Vec<Checkpoint>, StoreError> {
         either!(self, s => s.checkpoints())
     }
     async fn topic_ids(&mut self, topics: &[TopicKey]) -> Result<Vec<u32>, StoreError> {
         either!(self, s => s.topic_ids(topics))
-    }
-    async fn find_topic(&mut self, name: &str) -> Result<Option<u32>, StoreError> {
-        either!(self, s => s.find_topic(name))
     }
     async fn recent(&mut self, topics: &[u32]) -> Result<Vec<Recent>, StoreError> {
         either!(self, s => s.recent(topics))
@@ -156,25 +144,6 @@ impl Store for Database {
     }
     async fn commit(&mut self, batch: &Arc<Batch>) -> Result<(), StoreError> {
         either!(self, s => s.commit(batch))
-    }
-    async fn page_ticks(
-        &mut self,
-        topic: u32,
-        after: (u64, u64),
-        until_ns: u64,
-        limit: usize,
-    ) -> Result<Vec<TickRow>, StoreError> {
-        either!(self, s => s.page_ticks(topic, after, until_ns, limit))
-    }
-    async fn page_candles(
-        &mut self,
-        topic: u32,
-        period: Period,
-        from_ns: u64,
-        until_ns: u64,
-        limit: usize,
-    ) -> Result<Vec<Candle>, StoreError> {
-        either!(self, s => s.page_candles(topic, period, from_ns, until_ns, limit))
     }
     async fn page_events(
         &mut self,

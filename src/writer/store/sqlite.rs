@@ -9,6 +9,8 @@
 //! `synchronous = FULL`: the journal may be trimmed up to a checkpoint, so a checkpoint that has
 //! committed must survive a power cut.
 
+mod pages;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -25,6 +27,8 @@ use super::schema::{
 };
 use super::{MAX_PAGE, Recent, Store, StoreError};
 use crate::market::{Candle, Period, Session};
+
+pub use pages::SqliteReader;
 
 /// Marks a file as tickring's: "tick".
 const APPLICATION_ID: i32 = 0x7469_636b;
@@ -500,19 +504,6 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn find_topic(&mut self, name: &str) -> Result<Option<u32>, StoreError> {
-        let name = name.to_owned();
-        let sql = "SELECT id FROM topics WHERE name=? ORDER BY id DESC LIMIT 1";
-        self.reader
-            .run(move |connection| {
-                connection
-                    .query_row(sql, [name], |row| row.get(0))
-                    .optional()
-                    .map_err(refused)
-            })
-            .await
-    }
-
     async fn recent(&mut self, topics: &[u32]) -> Result<Vec<Recent>, StoreError> {
         let topics = topics.to_vec();
         self.writer
@@ -563,56 +554,6 @@ impl Store for SqliteStore {
                     }
                 }
                 Ok(())
-            })
-            .await
-    }
-
-    async fn page_ticks(
-        &mut self,
-        topic: u32,
-        after: (u64, u64),
-        until_ns: u64,
-        limit: usize,
-    ) -> Result<Vec<TickRow>, StoreError> {
-        let sql = format!(
-            "SELECT {TICK_COLUMNS} FROM ticks WHERE topic_id=?1 AND (event_ns, seq) > (?2, ?3) \
-             AND event_ns < ?4 ORDER BY event_ns, seq LIMIT ?5"
-        );
-        let until = i64::try_from(until_ns).unwrap_or(i64::MAX);
-        self.reader
-            .run(move |connection| {
-                let from = i64::try_from(after.0).unwrap_or(i64::MAX);
-                let values = params![
-                    topic,
-                    from,
-                    after.1 as i64,
-                    until,
-                    limit.min(MAX_PAGE) as i64
-                ];
-                rows(connection, &sql, values, read_tick)
-            })
-            .await
-    }
-
-    async fn page_candles(
-        &mut self,
-        topic: u32,
-        period: Period,
-        from_ns: u64,
-        until_ns: u64,
-        limit: usize,
-    ) -> Result<Vec<Candle>, StoreError> {
-        let sql = format!(
-            "SELECT {CANDLE_COLUMNS} FROM {} WHERE topic_id=? AND start_ns>=? AND start_ns<? \
-             ORDER BY start_ns LIMIT ?",
-            CANDLE_TABLES[period as usize]
-        );
-        let clamp = |ns| i64::try_from(ns).unwrap_or(i64::MAX);
-        let (from, until) = (clamp(from_ns), clamp(until_ns));
-        self.reader
-            .run(move |connection| {
-                let values = params![topic, from, until, limit.min(MAX_PAGE) as i64];
-                rows(connection, &sql, values, |row| Ok(read_candle(row)?.candle))
             })
             .await
     }

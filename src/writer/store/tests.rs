@@ -1,6 +1,7 @@
 //! One suite, run against SQLite always and against the database of `TICKRING_TEST_MYSQL`
 //! (`mysql://…`, with rights to create databases) where it is set.
 
+mod pages;
 mod place;
 
 use std::sync::Arc;
@@ -9,6 +10,10 @@ use tickring_protocol::{Micros, Quote, Side, Trade};
 
 use super::*;
 use crate::market::Session;
+use pages::{
+    a_read_only_connection_reads_what_is_written_meanwhile_and_writes_nothing,
+    pages_give_every_candle_once_in_order_both_ways, pages_give_every_tick_once_in_order_both_ways,
+};
 pub(crate) use place::Place;
 
 fn trade(price: i64, qty: i64) -> Trade {
@@ -95,7 +100,10 @@ on_both! {
     a_batch_that_comes_again_or_late_changes_nothing
     a_batch_that_fails_half_way_leaves_nothing_behind
     ids_are_kept_and_names_are_told_apart_to_the_letter
-    reading_by_pages_gives_every_row_once_in_order
+    events_are_read_by_pages
+    pages_give_every_tick_once_in_order_both_ways
+    pages_give_every_candle_once_in_order_both_ways
+    a_read_only_connection_reads_what_is_written_meanwhile_and_writes_nothing
     what_is_recent_is_found_for_many_topics_at_once
     tables_of_a_newer_tickring_are_refused
     opening_again_keeps_what_is_there
@@ -153,13 +161,13 @@ async fn every_row_comes_back_as_it_was_written(place: Place) {
     commit(&mut store, batch).await;
 
     assert_eq!(
-        store.page_ticks(id, (0, 0), u64::MAX, 10).await.unwrap(),
+        store.page_ticks(&PageQuery::all(id, 10)).await.unwrap(),
         ticks
     );
     assert_eq!(store.page_events(id, 0, 10).await.unwrap(), [event]);
     for (rows, period) in candles.iter().zip(Period::ALL) {
         let found = store
-            .page_candles(id, period, 0, u64::MAX, 10)
+            .page_candles(period, &PageQuery::all(id, 10))
             .await
             .unwrap();
         assert_eq!(found, [rows[0].candle]);
@@ -201,11 +209,11 @@ async fn the_ends_of_the_range_survive_to_the_last_decimal(place: Place) {
     let sent = batch.clone();
     commit(&mut store, batch).await;
     assert_eq!(
-        store.page_ticks(id, (0, 0), u64::MAX, 10).await.unwrap(),
+        store.page_ticks(&PageQuery::all(id, 10)).await.unwrap(),
         sent.ticks
     );
     let found = store
-        .page_candles(id, Period::Second, 0, u64::MAX, 10)
+        .page_candles(Period::Second, &PageQuery::all(id, 10))
         .await
         .unwrap();
     assert_eq!(
@@ -328,56 +336,24 @@ async fn ids_are_kept_and_names_are_told_apart_to_the_letter(place: Place) {
     assert_eq!(store.find_topic("market/none").await.unwrap(), None);
 }
 
-async fn reading_by_pages_gives_every_row_once_in_order(place: Place) {
+async fn events_are_read_by_pages(place: Place) {
     let mut store = place.open().await;
-    let id = topic(&mut store, "market/X").await;
-    let mut batch = Batch {
+    let id = topic(&mut store, "chat/x").await;
+    let event = |seq| EventRow {
+        topic: id,
+        seq,
+        kind: 1,
+        event_ns: 1_000 + (seq * 7_919) % 97,
+        node_ns: 0,
+        session: 0,
+        body: vec![1],
+    };
+    let batch = Batch {
+        events: (1..=2_500).map(event).collect(),
         checkpoint: at(1),
         ..Batch::default()
     };
-    for seq in 1..=2_500 {
-        // Many share an event time, and it does not follow the seq.
-        let event_ns = 1_000 + (seq * 7_919) % 97;
-        let content = TickContent::Trade(trade(seq as i64, 1));
-        batch.ticks.push(tick(id, seq, event_ns, content));
-        batch.ticks.push(tick(id + 1, seq, event_ns, content));
-        let event = EventRow {
-            topic: id,
-            seq,
-            kind: 1,
-            event_ns,
-            node_ns: 0,
-            session: 0,
-            body: vec![1],
-        };
-        batch.events.push(event);
-    }
-    let mut expected: Vec<TickRow> = batch
-        .ticks
-        .iter()
-        .filter(|row| row.topic == id)
-        .copied()
-        .collect();
-    expected.sort_by_key(|row| (row.event_ns, row.seq));
     commit(&mut store, batch).await;
-
-    let (mut found, mut after) = (Vec::new(), (0, 0));
-    loop {
-        let page = store.page_ticks(id, after, u64::MAX, 333).await.unwrap();
-        let Some(last) = page.last() else { break };
-        after = (last.event_ns, last.seq);
-        found.extend(page);
-    }
-    assert_eq!(found, expected);
-    let part = store
-        .page_ticks(id, (1_010, 0), 1_012, MAX_PAGE)
-        .await
-        .unwrap();
-    let within = expected
-        .iter()
-        .filter(|row| (1_010..1_012).contains(&row.event_ns));
-    assert_eq!(part, within.copied().collect::<Vec<_>>());
-
     let (mut seqs, mut last) = (Vec::new(), 0);
     loop {
         let page = store.page_events(id, last, 999).await.unwrap();

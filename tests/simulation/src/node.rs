@@ -153,6 +153,7 @@ impl Node {
                     snapshot_most_bytes: plan.journal.limits.journal_bytes / 8,
                     replies: plan.journal.replies,
                 },
+                has_database: false,
                 plant,
             };
             let mut core = Core::new(config, now(mono_ns));

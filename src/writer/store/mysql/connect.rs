@@ -50,6 +50,35 @@ pub(super) fn parse(url: &str) -> Result<(Opts, Target), StoreError> {
 }
 
 pub(super) async fn connect(opts: Opts, target: &Target) -> Result<(Conn, Server), StoreError> {
+    let (mut conn, server) = open(opts, target).await?;
+    // What does not fit a column is an error, never cut; and READ COMMITTED, because the lanes'
+    // upserts would otherwise lock gaps that they have no business with.
+    conn.query_drop(
+        "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+         SESSION innodb_lock_wait_timeout=10",
+    )
+    .await
+    .map_err(|error| meaning(target, error))?;
+    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        .await
+        .map_err(|error| meaning(target, error))?;
+    migrate(&mut conn, target).await?;
+    Ok((conn, server))
+}
+
+/// A connection that the server lets change nothing.
+pub(super) async fn connect_read_only(
+    opts: Opts,
+    target: &Target,
+) -> Result<(Conn, Server), StoreError> {
+    let (mut conn, server) = open(opts, target).await?;
+    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY")
+        .await
+        .map_err(|error| meaning(target, error))?;
+    Ok((conn, server))
+}
+
+async fn open(opts: Opts, target: &Target) -> Result<(Conn, Server), StoreError> {
     let unreachable = |reason: String| StoreError::Unreachable {
         address: target.address.clone(),
         reason,
@@ -64,20 +93,7 @@ pub(super) async fn connect(opts: Opts, target: &Target) -> Result<(Conn, Server
     let server = inspect(&mut conn)
         .await
         .map_err(|error| meaning(target, error))?;
-    let server = server?;
-    // What does not fit a column is an error, never cut; and READ COMMITTED, because the lanes'
-    // upserts would otherwise lock gaps that they have no business with.
-    conn.query_drop(
-        "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
-         SESSION innodb_lock_wait_timeout=10",
-    )
-    .await
-    .map_err(|error| meaning(target, error))?;
-    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        .await
-        .map_err(|error| meaning(target, error))?;
-    migrate(&mut conn, target).await?;
-    Ok((conn, server))
+    Ok((conn, server?))
 }
 
 async fn inspect(conn: &mut Conn) -> Result<Result<Server, StoreError>, Error> {

@@ -4,6 +4,7 @@
 //! `mysql://user:password@host:3306/tickring?require_ssl=true`.
 
 mod connect;
+mod pages;
 mod rows;
 
 use std::collections::HashMap;
@@ -15,12 +16,12 @@ use mysql_async::{Conn, Params, Row, Value};
 
 use self::connect::{Server, Target, meaning};
 use self::rows::{Columns, int};
-use super::batch::{Batch, CandleRow, Checkpoint, EventRow, LatestRow, TickRow, TopicKey};
+use super::batch::{Batch, CandleRow, Checkpoint, EventRow, LatestRow, TopicKey};
 use super::schema::{
     self, CANDLE_COLUMNS, CANDLE_TABLES, EVENT_COLUMNS, LATEST_COLUMNS, TICK_COLUMNS,
 };
 use super::{MAX_PAGE, Recent, Store, StoreError};
-use crate::market::{Candle, Period};
+use crate::market::Period;
 
 /// How often a transaction is run that the database gives up on for a lock.
 const ATTEMPTS: u32 = 10;
@@ -135,6 +136,22 @@ impl MySqlStore {
             target,
             server,
             mode,
+            tables: Tables::new(),
+        })
+    }
+
+    /// Connects to read only: the tables must be there.
+    ///
+    /// # Errors
+    /// As [`MySqlStore::connect`], less what concerns writing.
+    pub async fn connect_read_only(url: &str) -> Result<Self, StoreError> {
+        let (opts, target) = connect::parse(url)?;
+        let (conn, server) = connect::connect_read_only(opts, &target).await?;
+        Ok(Self {
+            conn,
+            target,
+            server,
+            mode: InsertMode::MultiRow,
             tables: Tables::new(),
         })
     }
@@ -385,14 +402,6 @@ impl Store for MySqlStore {
         topics.iter().map(id).collect()
     }
 
-    async fn find_topic(&mut self, name: &str) -> Result<Option<u32>, StoreError> {
-        let sql = "SELECT id FROM topics WHERE name=? ORDER BY id DESC LIMIT 1".to_owned();
-        Ok(self
-            .ask(sql, vec![Value::from(name.as_bytes())], |row| row.narrow(0))
-            .await?
-            .pop())
-    }
-
     async fn recent(&mut self, topics: &[u32]) -> Result<Vec<Recent>, StoreError> {
         let mut found: HashMap<u32, Recent> = HashMap::new();
         for list in lists(topics, LIST) {
@@ -463,50 +472,6 @@ impl Store for MySqlStore {
         Ok(())
     }
 
-    async fn page_ticks(
-        &mut self,
-        topic: u32,
-        after: (u64, u64),
-        until_ns: u64,
-        limit: usize,
-    ) -> Result<Vec<TickRow>, StoreError> {
-        // Not (event_ns, seq) > (?, ?): neither server reads that from the key.
-        let sql = format!(
-            "SELECT {TICK_COLUMNS} FROM ticks WHERE topic_id=? AND event_ns>=? AND event_ns<? \
-             AND (event_ns>? OR seq>?) ORDER BY event_ns, seq LIMIT ?"
-        );
-        let values = [
-            topic.into(),
-            clamp(after.0),
-            clamp(until_ns),
-            clamp(after.0),
-            after.1,
-            page(limit),
-        ];
-        self.ask(sql, values.map(int).to_vec(), |row| row.tick())
-            .await
-    }
-
-    async fn page_candles(
-        &mut self,
-        topic: u32,
-        period: Period,
-        from_ns: u64,
-        until_ns: u64,
-        limit: usize,
-    ) -> Result<Vec<Candle>, StoreError> {
-        let sql = format!(
-            "SELECT {CANDLE_COLUMNS} FROM {} WHERE topic_id=? AND start_ns>=? AND start_ns<? \
-             ORDER BY start_ns LIMIT ?",
-            CANDLE_TABLES[period as usize]
-        );
-        let values = [topic.into(), clamp(from_ns), clamp(until_ns), page(limit)];
-        self.ask(sql, values.map(int).to_vec(), |row| {
-            Ok(row.candle()?.candle)
-        })
-        .await
-    }
-
     async fn page_events(
         &mut self,
         topic: u32,
@@ -516,14 +481,10 @@ impl Store for MySqlStore {
         let sql = format!(
             "SELECT {EVENT_COLUMNS} FROM events WHERE topic_id=? AND seq>? ORDER BY seq LIMIT ?"
         );
-        let values = [topic.into(), clamp(after_seq), page(limit)];
+        let values = [topic.into(), after_seq.min(super::MAX_TIME_NS), page(limit)];
         self.ask(sql, values.map(int).to_vec(), |row| row.event())
             .await
     }
-}
-
-fn clamp(ns: u64) -> u64 {
-    ns.min(super::MAX_TIME_NS)
 }
 
 fn page(limit: usize) -> u64 {

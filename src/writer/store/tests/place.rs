@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Row, Value};
 
 use super::super::schema::CANDLE_TABLES;
-use super::super::{Database, MySqlStore, SqliteStore, StoreError};
+use super::super::{Database, MySqlStore, ReadOnly, SqliteReader, SqliteStore, StoreError};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -59,6 +59,13 @@ impl Place {
 
     pub(crate) async fn open(&self) -> Database {
         self.try_open().await.unwrap()
+    }
+
+    pub(crate) async fn open_read_only(&self) -> ReadOnly {
+        match &self.server {
+            None => ReadOnly::Sqlite(SqliteReader::open(self.file()).unwrap()),
+            Some(_) => ReadOnly::MySql(MySqlStore::connect_read_only(&self.url()).await.unwrap()),
+        }
     }
 
     fn file(&self) -> PathBuf {
