@@ -152,6 +152,7 @@ impl Plan {
             },
             drain_timeout: ms(dice, 5, 60),
             linger_timeout: ms(dice, 2, 20),
+            ..Limits::default()
         };
         let body = dice.pick(&[8, 64, 300, 900]);
         let mut plan = Self {
