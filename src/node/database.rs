@@ -35,7 +35,7 @@ impl DatabaseSettings {
     pub fn new(target: Target) -> Self {
         Self {
             target,
-            calendars: Arc::new(Calendars::built_in()),
+            calendars: Calendars::built_in(),
             pace: PaceLimits::default(),
             readers: 2,
             read_timeout: Duration::from_secs(5),

@@ -471,12 +471,16 @@ async fn sessions_come_from_the_instruments_calendar_and_derived_topics_are_left
     // Of a share, only the regular session makes the day's candle, which begins with the day in
     // New York; every trade is in its hour.
     let id = store.find_topic("market/AAPL").await.unwrap().unwrap();
-    let days = store.page_candles(id, Period::Day, 0, u64::MAX, 10).await;
+    let days = store
+        .page_candles(Period::Day, &PageQuery::all(id, 10))
+        .await;
     let days = days.unwrap();
     assert_eq!(days.len(), 1, "{days:?}");
     assert_eq!(days[0].start_ns, at - 4 * hour);
     assert_eq!((days[0].trades, days[0].first_seq), (1, 3));
-    let hours = store.page_candles(id, Period::Hour, 0, u64::MAX, 10).await;
+    let hours = store
+        .page_candles(Period::Hour, &PageQuery::all(id, 10))
+        .await;
     assert_eq!(hours.unwrap().len(), 4);
     assert!(place.sql("SELECT * FROM events").await.is_empty());
     assert_eq!(

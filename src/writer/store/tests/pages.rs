@@ -83,8 +83,8 @@ pub(super) async fn pages_give_every_tick_once_in_order_both_ways(place: Place) 
 pub(super) async fn pages_give_every_candle_once_in_order_both_ways(place: Place) {
     let mut store = place.open().await;
     let id = topic(&mut store, "market/X").await;
-    let minute = Period::Minute.len_ns();
-    let candle = |n: u64| Candle::new(Period::Minute, n + 1, n * minute, &trade(n as i64, 1));
+    let minute = 60_000_000_000_u64;
+    let candle = |n: u64| Candle::new(n * minute, n + 1, n * minute, &trade(n as i64, 1));
     let expected: Vec<Candle> = (0..50).map(candle).collect();
     let rows = expected
         .iter()
