@@ -250,8 +250,7 @@ fn the_running_candle_is_the_same_live_and_in_the_database_whatever_came_late() 
     use tickring::market::Period;
     use tickring::node::{DatabaseSettings, JournalSettings};
     use tickring::writer::follow::Target;
-    use tickring::writer::projection::PaceLimits;
-    use tickring::writer::store::Store;
+    use tickring::writer::store::{PageQuery, Pages};
 
     let dir = std::env::temp_dir().join(format!("tickring-candles-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
@@ -265,9 +264,8 @@ fn the_running_candle_is_the_same_live_and_in_the_database_whatever_came_late() 
             config.registry = Arc::new(Registry::with_calendars(Arc::clone(&calendars)));
             config.journal = Some(JournalSettings {
                 database: Some(DatabaseSettings {
-                    target: target.clone(),
                     calendars: Arc::clone(&calendars),
-                    pace: PaceLimits::default(),
+                    ..DatabaseSettings::new(target.clone())
                 }),
                 ..JournalSettings::new(&dir)
             });
@@ -295,11 +293,11 @@ fn the_running_candle_is_the_same_live_and_in_the_database_whatever_came_late() 
             .unwrap()
             .unwrap();
         for (period, live) in Period::ALL.into_iter().zip(live) {
-            let stored = read.block_on(store.page_candles(id, period, 0, u64::MAX, 10_000));
+            let stored = read.block_on(store.page_candles(period, &PageQuery::all(id, 10_000)));
             let newest = stored.unwrap().last().unwrap().shown();
             assert_eq!(row(&newest), live, "{period:?}, run {run}");
         }
-        let days = read.block_on(store.page_candles(id, Period::Day, 0, u64::MAX, 10));
+        let days = read.block_on(store.page_candles(Period::Day, &PageQuery::all(id, 10)));
         assert_eq!(days.unwrap().len(), if run == 0 { 1 } else { 2 });
     }
     std::fs::remove_dir_all(dir).unwrap();

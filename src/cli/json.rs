@@ -9,7 +9,8 @@ use std::io::{self, Write};
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use tickring_client::protocol::{
-    Candle, Event, Gap, MarketState, NodeStats, Quote, Snapshot, Trade,
+    Candle, Event, Gap, MarketState, NodeStats, Quote, Series, Snapshot, StoredTick, TickContent,
+    Trade,
 };
 
 use super::body::{Body, reason_name};
@@ -42,6 +43,39 @@ pub(super) fn gap(out: &mut impl Write, topic: &str, gap: &Gap) -> io::Result<()
     line.plain("first_seq", gap.first_seq)?;
     line.plain("last_seq", gap.last_seq)?;
     line.quoted("reason", reason_name(gap.reason))?;
+    line.end()
+}
+
+/// Writes a stored trade or quote, as it was and with what the node knows of it.
+pub(super) fn stored_tick(out: &mut impl Write, topic: &str, tick: &StoredTick) -> io::Result<()> {
+    let kind = match tick.content {
+        TickContent::Trade(_) => "trade",
+        TickContent::Quote(_) => "quote",
+    };
+    let mut line = Line::begin(out, topic, tick.seq, kind)?;
+    line.plain("ts_event_ns", tick.event_ns)?;
+    line.plain("ts_node_ns", tick.node_ns)?;
+    line.quoted("session", tick.session.name())?;
+    match &tick.content {
+        TickContent::Trade(trade) => line.trade(trade)?,
+        TickContent::Quote(quote) => line.quote(quote)?,
+    }
+    line.end()
+}
+
+/// Writes a stored candle; it has no `seq`, but a `period`.
+pub(super) fn stored_candle(
+    out: &mut impl Write,
+    topic: &str,
+    series: Series,
+    candle: &Candle,
+) -> io::Result<()> {
+    out.write_all(b"{\"topic\":")?;
+    serde_json::to_writer(&mut *out, topic)?;
+    let mut line = Line(out);
+    line.quoted("kind", "candle")?;
+    line.quoted("period", series.name())?;
+    line.candle(candle)?;
     line.end()
 }
 

@@ -5,6 +5,7 @@ mod clock;
 mod connect;
 mod demo;
 mod failure;
+mod history;
 mod journal;
 mod json;
 mod publish;
@@ -65,6 +66,7 @@ enum Command {
     Sub(sub::Sub),
     Pub(publish::Pub),
     Top(top::Top),
+    History(history::History),
     Journal(journal::Journal),
     Demo(demo::Demo),
 }
@@ -79,6 +81,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Sub(sub) => sub.run(),
         Command::Pub(publish) => publish.run(),
         Command::Top(top) => top.run(),
+        Command::History(history) => history.run(),
         Command::Journal(journal) => journal.run(),
         Command::Demo(demo) => demo.run(),
     };

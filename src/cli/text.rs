@@ -3,10 +3,13 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-use tickring_client::protocol::{Candle, Event, Gap, MarketState, Quote, Snapshot, Trade};
+use tickring_client::protocol::{
+    Candle, Event, Gap, MarketState, Micros, Quote, Series, Snapshot, StoredTick, TickContent,
+    Trade,
+};
 
 use super::body::{Body, reason_name};
-use super::clock::{TimeOfDay, utc_seconds};
+use super::clock::{TimeOfDay, utc, utc_seconds};
 
 /// Bytes of a message that are shown.
 const SHOWN: usize = 4096;
@@ -131,8 +134,7 @@ impl Columns {
 
     fn market(&mut self, out: &mut impl Write, state: &MarketState) -> io::Result<()> {
         if let Some((_, trade)) = &state.trade {
-            let price =
-                |price: tickring_client::protocol::Micros| price.display(trade.price_decimals);
+            let price = |price: Micros| price.display(trade.price_decimals);
             let qty = trade.qty.display(trade.qty_decimals);
             write!(out, "last {} x {qty}, ", price(trade.price))?;
             match state.trades {
@@ -163,6 +165,58 @@ impl Columns {
         self.cell.clear();
         write!(self.cell, "{value}").map_err(io::Error::other)?;
         write!(out, "{:>12}", self.cell)
+    }
+}
+
+/// Writes stored rows as a table.
+#[derive(Debug, Default)]
+pub(super) struct Stored(Columns);
+
+impl Stored {
+    pub(super) fn heading(&self, out: &mut impl Write, series: Series) -> io::Result<()> {
+        match series {
+            Series::Ticks => writeln!(
+                out,
+                "{:26} {:>10} {:8} kind",
+                "time (UTC)", "seq", "session"
+            ),
+            _ => writeln!(
+                out,
+                "{:19} {:>14} {:>14} {:>14} {:>14} {:>16} {:>9}",
+                "start (UTC)", "open", "high", "low", "close", "volume", "trades"
+            ),
+        }
+    }
+
+    pub(super) fn tick(&mut self, out: &mut impl Write, tick: &StoredTick) -> io::Result<()> {
+        let (time, session) = (utc(tick.event_ns), tick.session.name());
+        write!(out, "{time} {:>10} {session:8} ", tick.seq)?;
+        match &tick.content {
+            TickContent::Trade(trade) => {
+                write!(out, "trade    ")?;
+                self.0.trade(out, trade)?;
+            }
+            TickContent::Quote(quote) => {
+                write!(out, "quote    ")?;
+                self.0.quote(out, quote)?;
+            }
+        }
+        writeln!(out)
+    }
+
+    pub(super) fn candle(&mut self, out: &mut impl Write, candle: &Candle) -> io::Result<()> {
+        let text = |value: Micros| value.display(0).to_string();
+        writeln!(
+            out,
+            "{} {:>14} {:>14} {:>14} {:>14} {:>16} {:>9}",
+            utc_seconds(candle.start_ns),
+            text(candle.open),
+            text(candle.high),
+            text(candle.low),
+            text(candle.close),
+            text(candle.volume),
+            candle.trades
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod exposition;
+mod history;
 mod metrics;
 mod publish_subscribe;
 mod serve;
