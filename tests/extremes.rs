@@ -12,8 +12,7 @@ use support::{Wire, node};
 use tickring::market::{Calendars, Period};
 use tickring::node::{DatabaseSettings, JournalSettings, Node};
 use tickring::writer::follow::Target;
-use tickring::writer::projection::PaceLimits;
-use tickring::writer::store::{Store, TickContent};
+use tickring::writer::store::{PageQuery, Pages, TickContent};
 use tickring_protocol::{
     Candle, Command, ErrorCode, EventKind, Frame, MarketState, Micros, PUBLISH, Publish, Quote,
     Trade,
@@ -90,11 +89,7 @@ fn start(dir: &Path, target: &Target, cores: usize) -> Node {
     node(|config| {
         config.cores = cores;
         config.journal = Some(JournalSettings {
-            database: Some(DatabaseSettings {
-                target: target.clone(),
-                calendars: Calendars::built_in(),
-                pace: PaceLimits::default(),
-            }),
+            database: Some(DatabaseSettings::new(target.clone())),
             ..JournalSettings::new(dir)
         });
     })
@@ -162,12 +157,12 @@ async fn read_back(target: &Target) {
     let mut store = target.connect().await.unwrap();
     for (topic, content) in &ticks() {
         let id = store.find_topic(topic).await.unwrap().unwrap();
-        let rows = store.page_ticks(id, (0, 0), u64::MAX, 10).await.unwrap();
+        let rows = store.page_ticks(&PageQuery::all(id, 10)).await.unwrap();
         let stored: Vec<TickContent> = rows.iter().map(|row| row.content).collect();
         assert_eq!(stored, [*content]);
         if let TickContent::Trade(trade) = content {
             for period in Period::ALL {
-                let candles = store.page_candles(id, period, 0, u64::MAX, 10).await;
+                let candles = store.page_candles(period, &PageQuery::all(id, 10)).await;
                 let candle = candles.unwrap()[0];
                 let prices = [candle.open, candle.high, candle.low, candle.close];
                 assert_eq!((prices, candle.volume), ([trade.price; 4], LARGEST));
