@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use mysql_async::prelude::Queryable;
 use support::{Wire, node};
-use tickring::market::{Calendars, Period};
+use tickring::market::Period;
 use tickring::node::{DatabaseSettings, JournalSettings, Node};
 use tickring::writer::follow::Target;
 use tickring::writer::store::{PageQuery, Pages, TickContent};
