@@ -144,7 +144,7 @@ mod database {
         )?;
         page.counter(
             "tickring_database_late",
-            "Ticks that came too late for their candle",
+            "Trades older than the newest candle of their instrument; the candle that they belong to was put right",
             each(scrape, |_, database| database.counters().late),
         )?;
         page.counter(
