@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use tickring::journal::record::{Event, Record, Topic};
 use tickring::journal::{
-    Limits, Port, Reader, Refused, Status, Writer, WriterConfig, lane_dir, recover, verify,
+    Limits, Port, Progress, Reader, Refused, Status, Writer, WriterConfig, lane_dir, recover,
+    verify,
 };
 
 const TOPICS: u32 = 8_000;
@@ -110,7 +111,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     report("reader", begin, read, recovered.position, sum);
 
     let begin = Instant::now();
-    let verified = verify(&lane, 0)?;
+    let verified = verify(&lane, 0, &Progress::default())?;
     report(
         "verify",
         begin,

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use tickring::journal::advice;
 use tickring::node::NodeError;
 use tickring_client::protocol::ErrorCode;
 use tickring_client::{ClientError, Reason, RequestError};
@@ -16,7 +17,7 @@ pub(super) enum Failure {
     Config(#[from] ConfigError),
     #[error("{0}")]
     Usage(String),
-    #[error("the data directory {}: {cause}", dir.display())]
+    #[error("the data directory {} cannot be used: {cause}{}", dir.display(), advice(cause))]
     Data { dir: PathBuf, cause: io::Error },
     #[error("cannot listen on {address}: {cause}; choose another address with --listen")]
     Listen { address: String, cause: io::Error },

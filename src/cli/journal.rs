@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
@@ -10,6 +11,7 @@ use tickring::journal::record::Record;
 use tickring::journal::{Entry, LaneReport, dump, lane_dir, lanes, verify};
 
 use super::failure::Failure;
+use super::recovery;
 
 /// Look at a journal, of a running server too, without changing anything.
 #[derive(Debug, Args)]
@@ -85,12 +87,21 @@ impl Which {
         }
     }
 
+    /// Reads a lane, and tells how many seconds that took.
+    fn read(&self, lane: u32) -> Result<(LaneReport, f64), Failure> {
+        let progress = Arc::default();
+        let shown = recovery::show(&progress, "reading the journal");
+        let begin = Instant::now();
+        let report = verify(&lane_dir(&self.dir(), lane), lane, &progress);
+        let seconds = begin.elapsed().as_secs_f64();
+        drop(shown);
+        Ok((report.map_err(Failure::Journal)?, seconds))
+    }
+
     fn verify(&self) -> Result<(), Failure> {
         let mut bad = 0;
         for lane in self.lanes()? {
-            let begin = Instant::now();
-            let report = verify(&lane_dir(&self.dir(), lane), lane).map_err(Failure::Journal)?;
-            let seconds = begin.elapsed().as_secs_f64();
+            let (report, seconds) = self.read(lane)?;
             bad += u32::from(!report.is_good());
             self.tell(lane, &report, seconds)?;
         }
@@ -134,9 +145,7 @@ impl Which {
 
     fn stat(&self) -> Result<(), Failure> {
         for lane in self.lanes()? {
-            let begin = Instant::now();
-            let report = verify(&lane_dir(&self.dir(), lane), lane).map_err(Failure::Journal)?;
-            let seconds = begin.elapsed().as_secs_f64();
+            let (report, seconds) = self.read(lane)?;
             self.tell(lane, &report, seconds)?;
             if self.json {
                 continue;

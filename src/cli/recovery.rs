@@ -1,4 +1,4 @@
-//! The progress of a journal's recovery, for people: a bar once it takes longer than a moment.
+//! The progress of reading a journal, for people: a bar once it takes longer than a moment.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -19,8 +19,8 @@ pub(super) struct Shown {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Shows how far `progress` is, once that has taken a second; on a terminal only.
-pub(super) fn show(progress: &Arc<Progress>) -> Shown {
+/// Shows how far `progress` is with `doing`, once that has taken a second; on a terminal only.
+pub(super) fn show(progress: &Arc<Progress>, doing: &'static str) -> Shown {
     let (end, ended) = mpsc::channel::<()>();
     let progress = Arc::clone(progress);
     let watch = move || {
@@ -29,7 +29,7 @@ pub(super) fn show(progress: &Arc<Progress>) -> Shown {
             return;
         }
         let bar = ProgressBar::new(progress.total_bytes()).with_style(style());
-        bar.set_message("recovering the journal");
+        bar.set_message(doing);
         while going(PERIOD) {
             bar.set_length(progress.total_bytes());
             bar.set_position(progress.bytes());

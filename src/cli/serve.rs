@@ -60,7 +60,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let shown = settings
         .journal
         .as_ref()
-        .map(|j| recovery::show(&j.progress));
+        .map(|j| recovery::show(&j.progress, "recovering the journal"));
     let progress = settings.journal.as_ref().map(|j| Arc::clone(&j.progress));
     let metrics = config
         .metrics

@@ -216,7 +216,10 @@ impl Core {
             }
         }
         let code = ErrorCode::Overloaded;
-        let text = "another core is behind; try again after retry_after_ms";
+        let text = match self.journal.is_ready() {
+            true => "another core is behind; try again after retry_after_ms",
+            false => "the journal is behind or has no room; try again after retry_after_ms",
+        };
         match frame {
             Frame::Command(command) => {
                 let (request_id, topic_id) = (command.request_id, command.topic_id);

@@ -57,6 +57,8 @@ pub(super) struct Journal {
     /// Whether nothing was left untaken when the turn began, and not too much is held.
     ready: bool,
     failed: bool,
+    /// Whether a lane has no room on disk.
+    full: bool,
     /// The monotonic time of this turn.
     now_ns: u64,
     held_bytes: usize,
@@ -141,6 +143,7 @@ impl Journal {
             replies: ReplyWindow::new(config.replies),
             ready: true,
             failed: false,
+            full: false,
             now_ns: 0,
             held_bytes: 0,
             spare: Vec::new(),
@@ -169,7 +172,7 @@ impl Journal {
     pub(super) fn begin_turn(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
         let taken = self.lanes.iter().all(|lane| lane.batch.is_empty());
-        self.ready = taken && self.held_bytes <= MOST_HELD_BYTES;
+        self.ready = taken && self.held_bytes <= MOST_HELD_BYTES && !self.full;
     }
 
     /// Whether something of this core is not on disk yet or not released.
@@ -403,6 +406,12 @@ impl Core {
         if journal.sweep.is_none() && lane.position - lane.swept_at > due {
             journal.begin_sweep();
         }
+    }
+
+    /// Whether some lane has no room on disk: from the next turn on commands wait, and are refused
+    /// when they have waited too long.
+    pub fn set_journal_full(&mut self, full: bool) {
+        self.journal.full = full;
     }
 
     /// A lane has failed for good: what is held is never released, and commands are no longer

@@ -117,14 +117,18 @@ impl JournalError {
 }
 
 /// What to do about an error of the operating system.
-pub(super) fn advice(cause: &io::Error) -> &'static str {
+#[must_use]
+pub fn advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             ". The user that runs tickring must be able to write there: check owner, mode and mount \
              options, or choose another directory with --data"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ". The disk is full: make room and start tickring again; what was acknowledged is safe"
+            ". The disk is full: make room and start tickring again"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            ". A file is in the way: move it, or choose another directory with --data"
         }
         _ => "",
     }

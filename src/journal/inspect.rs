@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::record::Record;
 use super::recover::{Entry, read_lane};
+use super::replay::STEP;
 use super::segment;
-use super::{Cut, JournalError, RecoveredTopic};
+use super::{Cut, JournalError, Progress, RecoveredTopic};
 
 /// The most broken seqs that a report lists.
 const LISTED: usize = 100;
@@ -69,12 +70,13 @@ impl LaneReport {
     }
 }
 
-/// Reads all of a lane, checks checksums and the order of seqs, and counts.
+/// Reads all of a lane, checks checksums and the order of seqs, and counts. `progress` tells how far
+/// it is.
 ///
 /// # Errors
 /// [`JournalError`] if its directory cannot be listed. What is wrong with its content is in the
 /// report.
-pub fn verify(dir: &Path, lane: u32) -> Result<LaneReport, JournalError> {
+pub fn verify(dir: &Path, lane: u32, progress: &Progress) -> Result<LaneReport, JournalError> {
     let mut report = LaneReport::default();
     for first in segment::list(dir)? {
         let path = segment::path(dir, first);
@@ -87,7 +89,15 @@ pub fn verify(dir: &Path, lane: u32) -> Result<LaneReport, JournalError> {
             ..SegmentReport::default()
         });
     }
+    let total_bytes = report
+        .segments
+        .iter()
+        .map(|segment| segment.file_bytes)
+        .sum();
+    let begin = report.segments.first().map_or(0, |segment| segment.first);
+    progress.set(0, 0, total_bytes);
     let (mut current, mut topics) = (0, Vec::<(Box<str>, u64)>::new());
+    let mut records = 0;
     let read = read_lane(dir, lane, |entry| {
         while report
             .segments
@@ -95,6 +105,10 @@ pub fn verify(dir: &Path, lane: u32) -> Result<LaneReport, JournalError> {
             .is_some_and(|next| next.first <= entry.position)
         {
             current += 1;
+        }
+        records += 1;
+        if records % STEP == 0 {
+            progress.set(records, entry.position - begin, total_bytes);
         }
         report.segments[current].count(entry);
         check_order(entry, &mut topics, &mut report.seq_breaks);

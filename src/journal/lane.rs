@@ -12,6 +12,9 @@ use super::segment::{HEADER, Header, SegmentInfo};
 
 pub use operation::{AppendError, Failure, LaneStart, Operation, OperationKind, Outcome, Released};
 
+/// How long after the disk was full the same operation is tried again, in nanoseconds.
+const ROOM_RETRY_NS: u64 = 100_000_000;
+
 /// A lane. Sans-I/O: call [`Lane::append`] when batches come, [`Lane::poll_operation`] until there
 /// is none, [`Lane::on_done`] when an operation is over, and then look at [`Lane::committed`] and
 /// [`Lane::released`].
@@ -44,7 +47,18 @@ pub struct Lane {
     unsaved: HashMap<Box<str>, u64>,
     appends: u64,
     failure: Option<Failure>,
+    room: Room,
     commits: u64,
+}
+
+/// Whether the disk had room for the operation that was tried last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// It was full; when to try again is not set yet.
+    None,
+    /// It was full; the time to try again.
+    RetryAt(u64),
 }
 
 /// What gathers for the next write.
@@ -135,6 +149,7 @@ impl Lane {
             unsaved: start.topics,
             appends: 0,
             failure: None,
+            room: Room::Enough,
             commits: 0,
         }
     }
@@ -350,7 +365,11 @@ impl Lane {
         if self.work.is_none() && self.deadline().is_some_and(|at| at <= now_ns) {
             self.begin_work();
         }
-        let kind = self.next_write().or_else(|| self.next_removal())?;
+        let write = match self.has_waited(now_ns) {
+            true => self.next_write(),
+            false => None,
+        };
+        let kind = write.or_else(|| self.next_removal())?;
         let id = self.next_operation;
         self.next_operation += 1;
         match (&kind, &mut self.work) {
@@ -361,9 +380,27 @@ impl Lane {
         Some(Operation { id, kind })
     }
 
+    /// Whether what the disk had no room for may be tried now. A lane that is to end does not wait.
+    fn has_waited(&mut self, now_ns: u64) -> bool {
+        match self.room {
+            Room::Enough => true,
+            Room::None if !self.flush => {
+                self.room = Room::RetryAt(now_ns + ROOM_RETRY_NS);
+                false
+            }
+            Room::RetryAt(at) if !self.flush => at <= now_ns,
+            Room::None | Room::RetryAt(_) => true,
+        }
+    }
+
     /// When, by the clock of `append`, a write is due that no operation under way holds up.
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
+        if let Room::RetryAt(at) = self.room
+            && self.work.as_ref().is_some_and(|w| w.operation.is_none())
+        {
+            return Some(at);
+        }
         if self.pending.bytes.is_empty() || self.work.is_some() || self.failure.is_some() {
             return None;
         }
@@ -447,9 +484,15 @@ impl Lane {
             }
         };
         if let Err(cause) = result {
-            self.fail(&work, cause);
+            if self.may_retry(&work, &cause) {
+                self.room = Room::None;
+                self.work = Some(work);
+            } else {
+                self.fail(&work, cause);
+            }
             return Released::default();
         }
+        self.room = Room::Enough;
         work.stage = match work.stage {
             Stage::Create => Stage::Write,
             Stage::Write if work.skip < work.bytes.len() => Stage::Write,
@@ -474,6 +517,15 @@ impl Lane {
             committed: true,
             room: false,
         }
+    }
+
+    /// A full disk is waited for: nothing was lost by an operation that found no room, as it may be
+    /// by a sync that fails, and what was taken is still in memory. Not while the lane is ending.
+    fn may_retry(&self, work: &Work, cause: &io::Error) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        full.contains(&cause.kind())
+            && matches!(work.stage, Stage::Create | Stage::Write)
+            && !self.flush
     }
 
     fn fail(&mut self, work: &Work, cause: io::Error) {
@@ -544,6 +596,12 @@ impl Lane {
         self.committed
     }
 
+    /// Whether the disk is full: what was taken waits in memory, and is tried again ten times a second.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.room != Room::Enough && self.failure.is_none()
+    }
+
     /// Bytes that were taken and are not on disk yet.
     #[must_use]
     pub fn unsynced_bytes(&self) -> u64 {
@@ -563,6 +621,12 @@ impl Lane {
     #[must_use]
     pub fn released(&self, source: usize) -> u64 {
         self.sources[source].committed
+    }
+
+    /// Which lane it is.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.lane
     }
 
     /// Writes that were brought to disk.

@@ -37,7 +37,8 @@
 //! | append | the lane would pass `journal_bytes` | refused as `Full`; nothing that was taken is lost; goes on when [`Lane::retain`] has made room |
 //! | append | the pending write has `group_bytes` already | refused as `Busy` until the write under way is done |
 //! | append | the batch is no series of whole groups | refused as `Malformed`: a mistake in the program |
-//! | create, write, fdatasync, fsync of the directory | any error of the disk | the lane is **failed**: it releases nothing more until it is opened again |
+//! | create, write | the disk is full | what was taken waits in memory, and it is tried again ten times a second; a lane that is ending fails |
+//! | create, write, fdatasync, fsync of the directory | any other error of the disk | the lane is **failed**: it releases nothing more until it is opened again |
 //! | remove | any error of the disk | no more is removed; appends go on to the bound |
 //!
 //! A failed fsync is never tried again, because a second one that succeeds proves nothing: Linux
@@ -94,6 +95,7 @@ pub mod record;
 mod recover;
 mod replay;
 mod replies;
+mod retention;
 mod scan;
 mod segment;
 mod topics;
@@ -110,7 +112,7 @@ pub use catalog::{Catalog, Place};
 pub use driver::{
     Companion, Desk, Port, Refused, Status, Wake, Writer, WriterConfig, port_capacity,
 };
-pub use error::JournalError;
+pub use error::{JournalError, advice};
 pub use inspect::{LaneReport, SegmentReport, SeqBreak, dump, verify};
 pub use lane::{
     AppendError, Failure, Lane, LaneStart, Operation, OperationKind, Outcome, Released,
@@ -119,6 +121,7 @@ pub use reader::{Batch, Reader};
 pub use recover::{Cut, Entry, Recovered, lane_dir, lanes, recover};
 pub use replay::{Progress, recover_lanes};
 pub use replies::{Remembered, ReplyLimits, ReplyWindow, Seen};
+pub use retention::Retention;
 pub use segment::SegmentInfo;
 pub use topics::RecoveredTopic;
 

@@ -12,7 +12,7 @@ use super::{JournalError, lanes};
 
 /// Records between two updates of the progress: an atomic operation for each would cost as much as
 /// the record.
-const STEP: u64 = 4_096;
+pub(super) const STEP: u64 = 4_096;
 
 /// How far recovery has come; looked at from another thread, such as one that shows a bar.
 #[derive(Debug, Default)]
@@ -34,6 +34,13 @@ impl Progress {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sets how far it is: of a lane that is looked at alone.
+    pub(super) fn set(&self, records: u64, bytes: u64, total_bytes: u64) {
+        self.total_bytes.store(total_bytes, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.records.store(records, Ordering::Relaxed);
     }
 
     /// Records that were handed out, rounded down to some thousands while it runs.

@@ -29,6 +29,11 @@ pub(super) fn ready(observer: &Observer) -> Result<(), String> {
         if let Some(why) = lane.status().failure() {
             return Err(format!("lane {number} of the journal has failed: {why}"));
         }
+        if lane.status().is_disk_full() {
+            return Err(format!(
+                "the disk of lane {number} of the journal is full; commands are refused until there is room"
+            ));
+        }
         if lane.status().is_full() {
             return Err(format!(
                 "lane {number} of the journal has used its disk bytes up; commands are refused until \

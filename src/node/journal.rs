@@ -13,8 +13,8 @@ use super::readers::{Plan, ReadPort, Readers};
 use super::{Bells, NodeError, Recovery, entropy};
 use crate::core::{Heritage, JournalConfig, LaneState, Limits, Share};
 use crate::journal::{
-    Companion, JournalError, LaneStart, Limits as LaneLimits, Port, Progress, ReplyLimits, Status,
-    Wake, Writer, WriterConfig, lane_dir, recover_lanes,
+    Companion, JournalError, LaneStart, Limits as LaneLimits, Port, Progress, ReplyLimits,
+    Retention, Status, Wake, Writer, WriterConfig, lane_dir, recover_lanes,
 };
 use crate::machines::Registry;
 #[cfg(feature = "database")]
@@ -178,9 +178,19 @@ impl Opened {
             target: database.target.clone(),
             calendars: database.calendars.clone(),
             pace: database.pace,
-            retention: self.settings.retention,
+            retention: self.retention(),
             figures: Arc::new(Figures::default()),
         }
+    }
+
+    fn retention(&self) -> Retention {
+        let JournalSettings {
+            retention,
+            replies,
+            limits,
+            ..
+        } = &self.settings;
+        Retention::new(*retention, Duration::from_nanos(replies.age_ns), limits)
     }
 
     /// What runs beside a lane's writes: it lets old records go, once they are in the database if
@@ -193,7 +203,7 @@ impl Opened {
             return Box::new(move |status| Box::pin(follow(lane, status)));
         }
         let _ = (lane, view);
-        let retention = self.settings.retention;
+        let retention = self.retention();
         Box::new(move |status| Box::pin(let_go(retention, status)))
     }
 
@@ -268,13 +278,14 @@ impl Opened {
 }
 
 /// Lets records go that are old enough, where no database needs them.
-async fn let_go(retention: Duration, status: Arc<Status>) {
-    let mut seen = 0;
+async fn let_go(retention: Retention, status: Arc<Status>) {
+    const PERIOD: Duration = Duration::from_secs(1);
     while !status.is_closed() {
-        let oldest = super::wall_ns().saturating_sub(retention.as_nanos() as u64);
+        let oldest = retention.older_than_ns(status.disk_bytes(), super::wall_ns());
         status.retain(u64::MAX, oldest);
-        status.committed_beyond(seen).await;
-        seen = status.committed() + (1 << 20); // a look now and then is enough
+        // Ends at once when the lane is closed, and otherwise never.
+        let closed = status.committed_beyond(u64::MAX);
+        let _ = tokio::time::timeout(PERIOD, closed).await;
     }
 }
 

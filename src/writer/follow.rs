@@ -25,7 +25,7 @@ use super::projection::{Counters, PaceLimits, Projection, Record};
 use super::store::{Database, MySqlStore, ReadOnly, SqliteReader, SqliteStore, StoreError};
 use crate::histogram::{Histogram, SharedHistogram};
 use crate::journal::record::Record as Journaled;
-use crate::journal::{JournalError, Reader, Status};
+use crate::journal::{JournalError, Reader, Retention, Status};
 use crate::market::Calendars;
 
 /// The first wait after a failure of the database; it doubles up to [`LONGEST_WAIT`].
@@ -33,6 +33,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// How long the database has to answer, before its connection is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// How often to look at least whether the journal can let something go.
+const RETAIN_PERIOD: Duration = Duration::from_secs(1);
 /// How long the last commit may take once the node is stopping; what it misses is done at the next
 /// start.
 const LAST_COMMIT: Duration = Duration::from_secs(10);
@@ -107,7 +109,7 @@ pub struct Follow {
     /// The bounds of batches.
     pub pace: PaceLimits,
     /// How long the journal keeps what is in the tables.
-    pub retention: Duration,
+    pub retention: Retention,
     /// Where it tells how far it is.
     pub figures: Arc<Figures>,
 }
@@ -272,7 +274,11 @@ impl Follower {
             let more = self.status.committed_beyond(reader.end());
             match projection.due_in(Instant::now()) {
                 Some(left) => drop(tokio::time::timeout(left, more).await),
-                None if read_all => more.await,
+                // Records get old, and may then go, without anything happening.
+                None if read_all => {
+                    let _ = tokio::time::timeout(RETAIN_PERIOD, more).await;
+                    self.retain(self.follow.figures.position());
+                }
                 None => {}
             }
         }
@@ -405,10 +411,9 @@ impl Follower {
     /// Lets the journal go up to `position`, as far as it is old enough.
     fn retain(&self, position: u64) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let oldest = now
-            .unwrap_or_default()
-            .saturating_sub(self.follow.retention);
-        let oldest = u64::try_from(oldest.as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
+        let retention = self.follow.retention;
+        let oldest = retention.older_than_ns(self.status.disk_bytes(), now_ns);
         self.status.retain(position, oldest);
     }
 
@@ -430,6 +435,7 @@ impl Follower {
     }
 
     async fn pause(&mut self) {
+        self.retain(self.follow.figures.position());
         tokio::time::sleep(self.wait).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
     }

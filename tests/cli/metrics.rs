@@ -4,35 +4,17 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::data::Data;
 use crate::exposition::Page;
 use crate::support::{Running, Server, finish, finish_with, tickring};
 
-/// A data directory of its own.
-struct Data(PathBuf);
-
-impl Data {
-    fn new(test: &str) -> Self {
-        let name = format!("tickring-metrics-{test}-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&dir);
-        Self(dir)
-    }
-
-    fn server(&self) -> Server {
-        let dir = self.0.to_str().expect("the directory's name is text");
-        Server::start(&["--metrics", "127.0.0.1:0", "--data", dir])
-    }
-}
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// A server with a journal, and the tables beside it.
+fn on(data: &Data) -> Server {
+    Server::start(&["--metrics", "127.0.0.1:0", "--data", data.text()])
 }
 
 /// The status line, the head and the body of what is answered.
@@ -50,7 +32,7 @@ fn ask(address: SocketAddr, request: &str) -> (u16, String, String) {
     (code.unwrap(), head.to_lowercase(), body.to_owned())
 }
 
-fn get(server: &Server, path: &str) -> (u16, String, String) {
+pub(crate) fn get(server: &Server, path: &str) -> (u16, String, String) {
     ask(server.metrics.unwrap(), &format!("GET {path} HTTP/1.1"))
 }
 
@@ -67,8 +49,8 @@ fn scrape(server: &Server) -> Page {
 #[test]
 fn under_load_every_scrape_parses_and_counters_only_grow() {
     const MESSAGES: usize = 20_000;
-    let data = Data::new("load");
-    let server = data.server();
+    let data = Data::new("metrics-load");
+    let server = on(&data);
     let topics = ["log/a", "log/b", "stream/a"];
     let readers: Vec<Running> = topics
         .iter()
@@ -138,8 +120,8 @@ fn under_load_every_scrape_parses_and_counters_only_grow() {
 
 #[test]
 fn the_database_catches_up_and_the_figures_say_so() {
-    let data = Data::new("database");
-    let server = data.server();
+    let data = Data::new("metrics-database");
+    let server = on(&data);
     let lines: String = (0..2000).map(|n| format!("{n}\n")).collect();
     finish_with(server.client(&["pub", "log/a"]), lines.as_bytes()).ok();
     let until = Instant::now() + Duration::from_secs(60);
@@ -161,7 +143,7 @@ fn the_database_catches_up_and_the_figures_say_so() {
     assert_eq!(page.sum("tickring_recovery_events"), 0.0);
     server.stop(Signal::TERM);
 
-    let page = scrape(&data.server());
+    let page = scrape(&on(&data));
     assert_eq!(page.sum("tickring_recovery_events"), 2000.0);
     assert!(page.sum("tickring_recovery_seconds") > 0.0);
 }
@@ -183,8 +165,8 @@ fn health_readiness_and_unknown_pages() {
     assert!(head.contains("application/openmetrics-text"), "{head}");
     assert!(body.ends_with("# EOF\n"));
 
-    let data = Data::new("ready");
-    let server = data.server();
+    let data = Data::new("metrics-ready");
+    let server = on(&data);
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         let (code, _, body) = get(&server, "/readyz");
@@ -231,8 +213,8 @@ fn names(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_metric_is_documented_and_documents_name_no_others() {
-    let data = Data::new("documented");
-    let server = data.server();
+    let data = Data::new("metrics-documented");
+    let server = on(&data);
     let page = scrape(&server);
     let exported: BTreeSet<String> = page.0.keys().cloned().collect();
     let is_exported = |name: &str| {

@@ -29,6 +29,8 @@ pub struct Desk {
     write: Option<(u64, usize)>,
     /// Whether it is over, at the time of the turn that begins next.
     written: bool,
+    /// Whether there was no room when the last turn ended.
+    was_full: bool,
 }
 
 impl Desk {
@@ -56,6 +58,7 @@ impl Desk {
             all_taken: true,
             write: None,
             written: false,
+            was_full: false,
         };
         (desk, ports)
     }
@@ -111,6 +114,7 @@ impl Desk {
     /// disk.
     pub fn end_turn(&mut self) -> bool {
         self.status.publish(&self.lane);
+        self.tell_of_room();
         // A core without anything to write still has states that hold old segments.
         if self.segments != self.lane.segments() && self.lane.segments() > 1 {
             self.segments = self.lane.segments();
@@ -122,6 +126,32 @@ impl Desk {
     /// When, by the clock of [`Desk::begin_turn`], a write is due that no operation holds up.
     pub fn deadline(&self) -> Option<u64> {
         self.lane.deadline()
+    }
+
+    /// Logs when the lane runs out of room, and when it has room again.
+    fn tell_of_room(&mut self) {
+        let (disk_full, full) = (self.status.is_disk_full(), self.status.is_full());
+        if std::mem::replace(&mut self.was_full, full) == full {
+            return;
+        }
+        let lane = self.lane.number();
+        if disk_full {
+            tracing::warn!(
+                lane,
+                "the disk of the journal is full: commands wait, and are then refused with overloaded; \
+                 make room, it is tried again ten times a second"
+            );
+        } else if full {
+            tracing::warn!(
+                lane,
+                disk_bytes = self.lane.disk_bytes(),
+                "the journal has used journal_bytes up with what is still needed: commands wait, and are \
+                 then refused with overloaded, until the database has taken events over or they are \
+                 old enough"
+            );
+        } else {
+            tracing::info!(lane, "the journal has room again");
+        }
     }
 
     fn needed(&mut self) -> Option<u64> {

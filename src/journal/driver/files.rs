@@ -51,15 +51,21 @@ impl Files {
     }
 
     async fn create(&self, segment: u64, bytes: u64) -> io::Result<()> {
+        let path = segment::path(&self.dir, segment);
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .open(segment::path(&self.dir, segment))
+            .open(&path)
             .await?;
         match file.fallocate(0, bytes, 0).await {
+            Ok(()) => {}
             // Only slower where the file system cannot.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
-            result => result?,
+            Err(error) => {
+                // So that it can be tried again; if this fails too, that will say so.
+                let _ = tokio_uring::fs::remove_file(&path).await;
+                return Err(error);
+            }
         }
         *self.current.borrow_mut() = Some(Rc::new(file));
         Ok(())

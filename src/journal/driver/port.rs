@@ -185,6 +185,7 @@ pub struct Status {
     /// [`NEVER`]: everything is on disk.
     unsynced_since_ns: AtomicU64,
     full: AtomicBool,
+    disk_full: AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<String>>,
     stopping: AtomicBool,
@@ -209,6 +210,7 @@ impl Status {
             unsynced_bytes: AtomicU64::new(0),
             unsynced_since_ns: AtomicU64::new(NEVER),
             full: AtomicBool::new(false),
+            disk_full: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
             stopping: AtomicBool::new(false),
@@ -279,11 +281,18 @@ impl Status {
         }
     }
 
-    /// Whether the lane has reached `journal_bytes`, so that batches wait. A core then refuses
-    /// durable commands with `overloaded`.
+    /// Whether the lane has no room, so that batches wait: it has reached `journal_bytes`, or the
+    /// disk is full. Mailboxes then fill up, and the cores' commands wait and are refused with
+    /// `overloaded`.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
+        self.full.load(Ordering::Relaxed) || self.is_disk_full()
+    }
+
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
     }
 
     /// Whether the lane releases nothing more, for good.
@@ -369,6 +378,8 @@ impl Status {
         self.oldest.store(lane.oldest(), Ordering::Relaxed);
         self.disk_bytes.store(lane.disk_bytes(), Ordering::Relaxed);
         self.commits.store(lane.commits(), Ordering::Relaxed);
+        self.disk_full
+            .store(lane.waits_for_room(), Ordering::Relaxed);
         if let Some(failure) = lane.failure()
             && !self.is_failed()
         {

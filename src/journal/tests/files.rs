@@ -484,7 +484,7 @@ fn a_catalog_stays_within_its_bound_and_keeps_each_topic() {
 fn verify_and_dump_show_what_is_there_and_where_it_breaks() {
     let dir = TempDir::new();
     write(dir.path(), 1, 1..=200, 7);
-    let report = verify(dir.path(), 0).unwrap();
+    let report = verify(dir.path(), 0, &Progress::default()).unwrap();
     assert!(report.is_good() && report.torn.is_none());
     assert_eq!(report.segments.iter().map(|s| s.events).sum::<u64>(), 400);
     assert_eq!(report.segments[0].oldest_ns, 1_001);
@@ -495,7 +495,7 @@ fn verify_and_dump_show_what_is_there_and_where_it_breaks() {
     );
 
     write(dir.path(), 2, 205..=206, 1);
-    let report = verify(dir.path(), 0).unwrap();
+    let report = verify(dir.path(), 0, &Progress::default()).unwrap();
     assert_eq!(report.seq_breaks.len(), 2);
     assert_eq!(
         (report.seq_breaks[0].expected, report.seq_breaks[0].found),
@@ -507,7 +507,7 @@ fn verify_and_dump_show_what_is_there_and_where_it_breaks() {
         .map(|f| fs::read(f).unwrap())
         .collect();
     flip(&segments(dir.path())[1], 200);
-    let report = verify(dir.path(), 0).unwrap();
+    let report = verify(dir.path(), 0, &Progress::default()).unwrap();
     assert!(matches!(report.error, Some(JournalError::Corrupt { .. })) && !report.is_good());
     let mut dumped = 0;
     assert!(dump(dir.path(), 0, |_| dumped += 1).is_err());

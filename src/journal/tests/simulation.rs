@@ -149,7 +149,11 @@ impl World {
 
     fn fate(&mut self) -> Fate {
         if self.faults.failures && self.random.one_in(60) {
-            return Fate::Failed(std::io::ErrorKind::StorageFull);
+            // A full disk is waited for; anything else ends the lane.
+            return Fate::Failed(match self.random.one_in(2) {
+                true => std::io::ErrorKind::StorageFull,
+                false => std::io::ErrorKind::Other,
+            });
         }
         if self.faults.short_writes && self.random.one_in(3) {
             return Fate::Short(1 + self.random.below(2_000));
@@ -429,4 +433,52 @@ fn at_the_bound_of_the_disk_appends_are_refused_until_segments_are_removed() {
     world.append();
     assert_eq!(world.full, full + 1, "there is room again");
     world.crash();
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_that_was_taken_is_lost() {
+    let mut world = World::new(5, Faults::default());
+    for stage in ["create", "write"] {
+        world.append();
+        world.now += 100;
+        world.poll();
+        let operation = world.flying.pop().unwrap();
+        if stage == "write" && world.lane.committed() == 0 {
+            panic!("the first write is over");
+        }
+        let full = Fate::Failed(std::io::ErrorKind::StorageFull);
+        let outcome = world.disk.perform(operation.kind, full);
+        let released = world.lane.on_done(operation.id, outcome);
+        assert_eq!(released, crate::journal::Released::default());
+        assert!(world.lane.failure().is_none() && world.lane.waits_for_room());
+        world.poll();
+        assert!(world.flying.is_empty(), "not tried at once: {stage}");
+        world.now = world.lane.deadline().unwrap();
+        while !world.lane.is_idle() {
+            world.poll();
+            world.complete();
+            world.now += 100;
+        }
+        assert!(!world.lane.waits_for_room());
+        assert_eq!(world.released, world.next, "{stage}");
+    }
+    world.crash();
+}
+
+#[test]
+fn a_lane_that_is_to_end_does_not_wait_for_a_full_disk() {
+    let mut world = World::new(6, Faults::default());
+    world.append();
+    world.now += 100;
+    for _ in 0..2 {
+        world.poll();
+        let operation = world.flying.pop().unwrap();
+        let full = Fate::Failed(std::io::ErrorKind::StorageFull);
+        let outcome = world.disk.perform(operation.kind, full);
+        world.lane.on_done(operation.id, outcome);
+        world.lane.flush();
+    }
+    let failure = world.lane.failure().unwrap().to_string();
+    assert!(failure.contains("The disk is full: make room"), "{failure}");
+    assert!(world.lane.is_idle());
 }
