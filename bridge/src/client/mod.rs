@@ -128,6 +128,7 @@ impl Client {
         let close = self.serve(&mut socket, stop).await;
         self.leave_all();
         self.finish_commands();
+        self.outbox.shut();
         clients.dec();
         let reason = close.as_ref().map_or("gone", |close| close.reason);
         metrics.count_closed(reason);

@@ -34,6 +34,8 @@ struct Queue {
     ready: VecDeque<Ready>,
     answers: usize,
     close: Option<Close>,
+    /// The client has gone: what is still said to it is dropped.
+    gone: bool,
 }
 
 /// See the module.
@@ -78,6 +80,9 @@ impl Outbox {
     /// takes more in.
     pub(crate) fn push(&self, answer: Bytes) {
         let mut queue = lock(&self.queue);
+        if queue.gone {
+            return;
+        }
         queue.answers += answer.len();
         queue.ready.push_back(Ready::Answer(answer));
         drop(queue);
@@ -86,6 +91,17 @@ impl Outbox {
 
     pub(crate) fn has_room(&self) -> bool {
         lock(&self.queue).answers < ANSWERS
+    }
+
+    /// The client has gone: nobody waits for room any more.
+    pub(crate) fn shut(&self) {
+        let mut queue = lock(&self.queue);
+        *queue = Queue {
+            gone: true,
+            ..Queue::default()
+        };
+        drop(queue);
+        self.room.notify_one();
     }
 
     /// Queues an answer once there is room for it.
@@ -100,7 +116,7 @@ impl Outbox {
         self.wait_for_room().await;
         let mut queue = lock(&self.queue);
         // The subscription is given up under the same lock.
-        if watcher.is_dead() {
+        if watcher.is_dead() || queue.gone {
             return false;
         }
         watcher.set_next_seq(next_seq);
