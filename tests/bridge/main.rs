@@ -176,7 +176,7 @@ fn who_was_away_longer_than_the_bridge_remembers_catches_up_from_the_server() {
     publish(&mut wire, "stream/a", 501..=600);
     back.expect_events("stream/a", 3..=600);
     watching.expect_events("stream/a", 501..=600);
-    await_metric(&bridge, "tickring_bridge_catch_ups_total", 1);
+    assert!(metric(&bridge, "tickring_bridge_catch_ups_total") > 0);
     // Both read the same log from here on.
     publish(&mut wire, "stream/a", 601..=601);
     back.expect_events("stream/a", 601..=601);
@@ -275,9 +275,9 @@ fn commands_are_answered_in_order_refused_by_name_and_finished_before_goodbye() 
         .collect();
     client.send(many.into());
     client.send(json!({"type": "publish", "id": 500, "topic": "market/X", "kind": "trade", "price": "0.0000001", "qty": "1"}));
-    for topic in ["market/X", "nope/x", "no slash"] {
+    for (id, topic) in [(501, "market/X"), (502, "nope/x"), (503, "no slash")] {
         client.send(
-            json!({"type": "publish", "id": 501, "topic": topic, "kind": "message", "data": "x"}),
+            json!({"type": "publish", "id": id, "topic": topic, "kind": "message", "data": "x"}),
         );
     }
     client.send(json!({"type": "goodbye"}));
