@@ -1,6 +1,7 @@
 //! The journal under a simulated disk and on real files.
 
 mod files;
+mod lane;
 mod records;
 mod replies;
 mod simulation;

@@ -111,7 +111,6 @@ impl Model {
         self.run += 1;
         self.by_id.clear();
         self.order.clear();
-        self.outdated.clear();
         let mut lost = Lost::default();
         for topic in 0..self.topics.len() {
             self.restart_topic(topic, disk, ending, &mut lost)?;

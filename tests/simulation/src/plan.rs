@@ -161,7 +161,7 @@ impl Plan {
             limits,
             mailbox: dice.between(1, 4),
             topics,
-            steps: dice.between(150, 900),
+            steps: dice.between(150, 700),
             body: body.min(limits.max_frame_bytes / 2),
             pipeline: dice.pick(&[1, 2, 4, 12]),
             socket_bytes: dice.pick(&[64, 300, 2 << 10, 16 << 10]),

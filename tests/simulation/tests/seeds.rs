@@ -79,6 +79,31 @@ fn a_catch_up_that_skips_an_event_is_caught() {
 }
 
 #[test]
+fn events_that_are_released_before_they_are_on_disk_are_caught() {
+    assert!(is_caught(Plant::ReleasedUnsynced).is_some());
+}
+
+#[test]
+fn answers_that_recovery_forgets_are_caught() {
+    assert!(is_caught(Plant::ForgottenReplies).is_some());
+}
+
+#[test]
+fn a_group_that_recovery_leaves_out_is_caught() {
+    assert!(is_caught(Plant::RecoverySkipsLastGroup).is_some());
+}
+
+#[test]
+fn a_seq_that_is_given_out_twice_is_caught() {
+    assert!(is_caught(Plant::SeqReused).is_some());
+}
+
+#[test]
+fn an_epoch_that_outlives_a_loss_of_events_is_caught() {
+    assert!(is_caught(Plant::EpochKept).is_some());
+}
+
+#[test]
 fn a_budget_that_is_ignored_is_caught() {
     assert!(is_caught(Plant::BudgetIgnored).is_some());
 }
