@@ -17,6 +17,7 @@ use tickring::journal::{Limits as LaneLimits, ReplyLimits};
 use tickring::machines::Registry;
 use tickring::market::Calendars;
 use tickring::node::{DatabaseSettings, JournalSettings, MAX_CORES, NodeConfig};
+use tickring::ring::Techniques;
 use tickring::writer::follow::Target;
 use tickring_protocol::{DEFAULT_PORT, MAX_FRAME_LEN};
 
@@ -260,6 +261,11 @@ settings! {
     /// Time for a client to close its side of the connection after ours.
     ["TICKRING_LINGER_TIMEOUT", "TIME"]
     linger_timeout: Span = seconds(2), in seconds(0)..=seconds(3600);
+
+    /// Techniques to do without, separated by commas, to measure what each is worth: multishot-recv,
+    /// incremental-buffers, defer-taskrun, coop-taskrun, no-sq-array, message-wake, gather.
+    ["TICKRING_WITHOUT", "NAMES"]
+    without: String = String::new();
 }
 
 /// Why there is no configuration to start with.
@@ -284,6 +290,8 @@ pub(crate) enum ConfigError {
         file: PathBuf,
         cause: tickring::market::ConfigError,
     },
+    #[error("without names {name}, which is no technique; there are {}", Techniques::NAMES.join(", "))]
+    NoTechnique { name: String },
     #[error("{key} is {value}; it must be {low} to {high}")]
     OutOfBounds {
         key: &'static str,
@@ -345,8 +353,20 @@ impl Config {
             limits: self.limits_per_core(),
             journal: self.journal(&calendars)?,
             registry: Arc::new(Registry::with_calendars(calendars)),
+            ring: self.techniques()?,
             ..NodeConfig::default()
         })
+    }
+
+    fn techniques(&self) -> Result<Techniques, ConfigError> {
+        let mut techniques = Techniques::ALL;
+        let names = self.without.split(',').map(str::trim);
+        for name in names.filter(|name| !name.is_empty()) {
+            if !techniques.switch_off(name) {
+                return Err(ConfigError::NoTechnique { name: name.into() });
+            }
+        }
+        Ok(techniques)
     }
 
     fn journal(&self, calendars: &Arc<Calendars>) -> Result<Option<JournalSettings>, ConfigError> {

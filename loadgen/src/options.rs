@@ -264,7 +264,12 @@ impl Options {
         let shape = self.scenario.shape()?;
         let asks = shape.is_some_and(|shape| !self.common.target.can(&shape.load));
         if asks {
-            return Err("--target nats and redis do fanout, pingpong and connect: the other scenarios ask for what only tickring's protocol tells".into());
+            return Err("--target nats, redis and floor do fanout, pingpong and connect: the other scenarios ask for what only tickring's protocol tells".into());
+        }
+        let parted =
+            shape.is_some_and(|shape| shape.publishes && shape.topics + shape.publishers > 2);
+        if parted && self.common.target == Protocol::Floor {
+            return Err("--target floor knows no topics and does not look at messages: give it one topic and one publisher".into());
         }
         Ok(shape)
     }
@@ -407,6 +412,8 @@ mod tests {
             "stall --topics 2 --stalled-subscribe-each 3",
             "churn --target nats",
             "stall --target redis",
+            "fanout --target floor --topics 2",
+            "fanout --target floor --publishers 2",
             "nonsense",
         ] {
             assert!(shape(bad).is_err(), "{bad}");

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::observe::{CoreReport, MailDepth, Reporter};
+use super::pace::Pace;
 use super::readers::ReadPort;
 use super::{Link, NodeError, Shared, entropy, wall_ns};
 use crate::core::{
@@ -107,6 +108,7 @@ pub(super) struct Driver {
     /// Turns that left mail behind.
     crowded_turns: u64,
     reporter: Reporter,
+    pace: Pace,
     /// Set while stopping.
     stop: Option<Stop>,
 }
@@ -145,6 +147,7 @@ impl Driver {
             mail_left: false,
             crowded_turns: 0,
             reporter,
+            pace: Pace::default(),
             stop: None,
         })
     }
@@ -175,7 +178,9 @@ impl Driver {
         };
         loop {
             self.sleep()?;
-            self.core.begin_turn(self.now());
+            let now = self.now();
+            self.pace.begin_turn(now.mono_ns);
+            self.core.begin_turn(now);
             self.stop_if_told();
             self.take_commits(&wakers);
             self.take_completions();
@@ -207,6 +212,13 @@ impl Driver {
     fn sleep(&mut self) -> io::Result<()> {
         let elapsed = self.clock.elapsed();
         self.core.on_turn_over(elapsed.as_nanos() as u64);
+        if let Some(pause) = self.pace.pause()
+            && self.ring.techniques().gather
+            && !self.busy_poll
+            && self.stop.is_none()
+        {
+            return self.ring.submit_and_gather(pause);
+        }
         let doorbell = &self.mail.doorbells[self.index];
         let mut timeout = self.timeout(elapsed);
         if timeout != Some(Duration::ZERO) {
@@ -489,7 +501,10 @@ impl Driver {
     fn act(&mut self) {
         while let Some(action) = self.core.poll_action() {
             match action {
-                Action::Send { slot, payload } => self.ring.send(Slot::at(slot), payload),
+                Action::Send { slot, payload } => {
+                    self.pace.sent();
+                    self.ring.send(Slot::at(slot), payload);
+                }
                 Action::StopReceive(slot) => self.ring.stop_recv(Slot::at(slot)),
                 Action::StartReceive(slot) => self.ring.recv(Slot::at(slot)),
                 Action::ShutdownWrite(slot) => self.ring.shutdown_write(Slot::at(slot)),

@@ -5,6 +5,7 @@ mod database;
 mod driver;
 mod journal;
 mod observe;
+mod pace;
 mod readers;
 
 use std::net::{SocketAddr, TcpListener};

@@ -47,6 +47,8 @@ pub struct Techniques {
     pub no_sq_array: bool,
     /// Another ring is woken by `IORING_OP_MSG_RING` with the next submit, instead of a write to its eventfd at once.
     pub message_wake: bool,
+    /// After a turn with many sends, arrivals wake nobody for a moment, so that the next turn's sends carry more.
+    pub gather: bool,
 }
 
 impl Techniques {
@@ -58,11 +60,55 @@ impl Techniques {
         coop_taskrun: true,
         no_sq_array: true,
         message_wake: true,
+        gather: true,
     };
+
+    /// Switches one off by its name, in which `-` stands for `_`. Whether there is one of that name.
+    pub fn switch_off(&mut self, name: &str) -> bool {
+        let switch = match name {
+            "multishot-recv" => &mut self.multishot_recv,
+            "incremental-buffers" => &mut self.incremental_buffers,
+            "defer-taskrun" => &mut self.defer_taskrun,
+            "coop-taskrun" => &mut self.coop_taskrun,
+            "no-sq-array" => &mut self.no_sq_array,
+            "message-wake" => &mut self.message_wake,
+            "gather" => &mut self.gather,
+            _ => return false,
+        };
+        *switch = false;
+        true
+    }
+
+    /// The names that [`switch_off`](Self::switch_off) knows.
+    pub const NAMES: [&str; 7] = [
+        "multishot-recv",
+        "incremental-buffers",
+        "defer-taskrun",
+        "coop-taskrun",
+        "no-sq-array",
+        "message-wake",
+        "gather",
+    ];
 }
 
 impl Default for Techniques {
     fn default() -> Self {
         Self::ALL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_named_technique_can_be_switched_off() {
+        let mut left = Techniques::ALL;
+        for name in Techniques::NAMES {
+            let before = left;
+            assert!(left.switch_off(name), "{name}");
+            assert_ne!(left, before, "{name}");
+        }
+        assert!(!left.switch_off("magic"));
     }
 }

@@ -166,6 +166,17 @@ impl<P: StableBytes> Ring<P> {
         )
     }
 
+    /// As [`submit_and_wait`](Self::submit_and_wait), but returns when `pause` is over, however much completes before:
+    /// what comes meanwhile wakes nobody, and is found together.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_and_gather(&mut self, pause: Duration) -> io::Result<()> {
+        self.drain_backlog()?;
+        // The kernel takes it as a signed number, and caps it at the length of the completion queue.
+        self.enter(i32::MAX as u32, EnterFlags::GETEVENTS, Some(pause))
+    }
+
     /// Queues a submission. Never loses it: a full queue is submitted first.
     ///
     /// # Safety

@@ -11,7 +11,7 @@ use crate::control::{Control, Phase, Report};
 use crate::outcome::Outcome;
 use crate::plan::{Load, Plan, share};
 use crate::role::{Churn, Failure, Line, PingPong, Publisher, Stalled, Subscribers};
-use crate::target::{Bridge, Nats, Protocol, Redis, Target, Tickring};
+use crate::target::{Bridge, Floor, Nats, Protocol, Redis, Target, Tickring};
 use crate::topics::Topics;
 
 /// How often the parent is told how far the worker is.
@@ -121,6 +121,7 @@ fn start(plan: &Plan, control: &Arc<Control>, reports: &Sender<Report>) -> u32 {
         Protocol::Bridge => works(plan, Bridge::new),
         Protocol::Nats => works(plan, Nats::new),
         Protocol::Redis => works(plan, Redis::new),
+        Protocol::Floor => works(plan, |_| Floor),
     };
     let count = works.len() as u32;
     for (index, work) in works.into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! What the generator speaks to: one trait, one file per protocol.
 
 mod bridge;
+mod floor;
 mod line;
 mod nats;
 mod redis;
@@ -13,6 +14,7 @@ use tickring_protocol::{GapReason, Policy};
 use crate::plan::Load;
 
 pub use self::bridge::Bridge;
+pub use self::floor::Floor;
 pub use self::nats::Nats;
 pub use self::redis::Redis;
 pub use self::tickring::Tickring;
@@ -29,6 +31,9 @@ pub enum Protocol {
     Nats,
     /// Redis's publish and subscribe: fanout, pingpong and connect only.
     Redis,
+    /// That of `bench/floor`, which sends everything to everybody: fanout of one topic, pingpong
+    /// and connect only.
+    Floor,
 }
 
 impl Protocol {
@@ -36,7 +41,9 @@ impl Protocol {
     /// subscription is over, stalled readers need to hear of gaps.
     pub fn can(self, load: &Load) -> bool {
         match self {
-            Self::Nats | Self::Redis => !matches!(load, Load::Churn { .. } | Load::Stall { .. }),
+            Self::Nats | Self::Redis | Self::Floor => {
+                !matches!(load, Load::Churn { .. } | Load::Stall { .. })
+            }
             Self::Tickring | Self::Bridge => true,
         }
     }

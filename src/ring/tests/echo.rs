@@ -191,6 +191,7 @@ fn they_come_back_without_any_technique() {
         coop_taskrun: false,
         no_sq_array: false,
         message_wake: false,
+        gather: false,
     });
 }
 

@@ -1,0 +1,1 @@
+"""What `bench/compare`, `bench/ablation` and `bench/soak` have in common. Python's standard library only."""
