@@ -55,6 +55,7 @@ impl Rig {
             registry: Arc::new(Registry::standard()),
             parcels: Arc::new(ParcelPool::default()),
             journal: JournalConfig::default(),
+            has_database: false,
             plant: None,
         };
         let mut rig = Self {
