@@ -354,7 +354,6 @@ impl Config {
             journal: self.journal(&calendars)?,
             registry: Arc::new(Registry::with_calendars(calendars)),
             ring: self.techniques()?,
-            ..NodeConfig::default()
         })
     }
 
