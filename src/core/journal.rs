@@ -399,7 +399,9 @@ impl Core {
         let due = journal
             .snapshot_bytes
             .max(SWEEP_SHARE * journal.swept_bytes)
-            .min(journal.snapshot_most_bytes);
+            .min(journal.snapshot_most_bytes)
+            // The states of all cores make the lane grow, too: that alone must not call for new ones.
+            .max(2 * self.ids.cores as u64 * journal.swept_bytes);
         let lane = &mut journal.lanes[lane as usize];
         lane.committed = ticket;
         lane.position = lane.position.max(position);
