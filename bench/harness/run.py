@@ -77,7 +77,7 @@ def figures(report, generator_cpu_s):
     }
 
 
-def percentiles(path, points=60):
+def percentiles(path, points=40):
     """A histogram's curve, thinned: pairs of (1 / (1 - quantile), microseconds)."""
     curve = []
     if path.exists():
@@ -87,7 +87,7 @@ def percentiles(path, points=60):
                 value, _, _, inverse = map(float, parts)
             except ValueError:
                 continue
-            curve.append((inverse, value))
+            curve.append((round(inverse, 3), value))
     step = max(1, len(curve) // points)
     return curve[::step] + curve[-1:] if curve else []
 
@@ -113,7 +113,10 @@ class Book:
     def save(self):
         # Whole or not at all.
         draft = self.path.with_suffix(".draft")
-        draft.write_text(json.dumps(self.data, indent=1) + "\n")
+        rest = json.dumps({key: value for key, value in self.data.items() if key != "runs"}, indent=1)
+        # A run to a line: readable, and short where it changes.
+        runs = ",\n".join(json.dumps(run) for run in self.data["runs"])
+        draft.write_text(f'{rest[:-2]},\n "runs": [\n{runs}\n ]\n}}\n')
         draft.replace(self.path)
 
     def series(self, row, target, metric):
