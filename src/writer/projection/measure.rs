@@ -1,72 +1,75 @@
-//! How many ticks a second a database takes, candles and latest rows included. Not a test:
+//! How many ticks a second a database takes, candles and latest rows included, and what CPU both
+//! sides spend on one. Not a test:
 //!
 //!     TICKRING_TEST_MYSQL=mysql://… cargo test --release --lib measure -- --ignored --nocapture --test-threads 1
 //!
-//! Event time runs at 100,000 ticks/s over 8,000 instruments, so a second of it makes the candles
-//! that a second of such a feed makes. `TICKRING_MEASURE_TICKS` sets how many (default 400,000).
+//! The ticks are those of `tickring-feed synth` at 100,000/s over 8,000 instruments, in batches of
+//! half a second. `TICKRING_MEASURE_TICKS` sets how many ticks (default 1,000,000),
+//! `TICKRING_MEASURE_BATCH` how many make a batch (default 50,000), `TICKRING_MEASURE_MODES` which
+//! of `MultiRow,Bulk,Load` are tried.
 
 use std::time::Instant;
 
-use tickring_protocol::{EventKind, Micros, Trade};
+use tickring_feed::{Content, Synth, SynthConfig};
+use tickring_protocol::EventKind;
 
 use super::{PaceLimits, Projection, Record};
 use crate::market::Calendars;
 use crate::writer::store::tests::Place;
 use crate::writer::store::{Database, InsertMode};
 
-const INSTRUMENTS: usize = 8_000;
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |n| n.parse().unwrap())
+}
 
-async fn lane(mut store: Database, lane: u32, ticks: u64) -> u64 {
+async fn fill(mut store: Database, ticks: u64) -> u64 {
+    let batch = setting("TICKRING_MEASURE_BATCH", 50_000) as usize;
     let limits = PaceLimits::default();
-    let opened = Projection::open(&mut store, lane, 1, Calendars::built_in(), limits).await;
+    let opened = Projection::open(&mut store, 0, 1, Calendars::built_in(), limits).await;
     let (mut projection, _) = opened.unwrap();
-    let names: Vec<String> = (0..INSTRUMENTS)
-        .map(|n| format!("market/L{lane}-{n}"))
+    let config = SynthConfig {
+        symbols: 8_000,
+        rate: 100_000.0,
+        seed: 1,
+        start_ns: 1_723_161_256_000_000_000,
+    };
+    let mut market = Synth::new(config).unwrap();
+    let names: Vec<String> = (0..market.symbols())
+        .map(|n| format!("market/{}", market.symbol(n)))
         .collect();
-    let mut seqs = [0; INSTRUMENTS];
-    let mut random = fastrand::Rng::with_seed(lane.into());
+    let mut seqs = vec![0; names.len()];
     let mut body = Vec::new();
-    let start = 1_723_161_256_000_000_000;
     for n in 0..ticks {
-        let at = random.usize(0..INSTRUMENTS);
-        seqs[at] += 1;
-        let price = Micros(random.i64(1_000_000..900_000_000));
+        let tick = market.next().unwrap();
+        seqs[tick.symbol] += 1;
         body.clear();
-        Trade {
-            price,
-            qty: Micros(random.i64(1..5_000_000)),
-            ..Trade::default()
-        }
-        .encode(&mut body);
-        let event_ns = start + n * 10_000;
+        tick.content.encode(&mut body);
         let record = Record {
-            topic: &names[at],
+            topic: &names[tick.symbol],
             epoch: 1,
-            seq: seqs[at],
-            event_ns,
-            node_ns: event_ns,
-            kind: EventKind::Trade as u16,
+            seq: seqs[tick.symbol],
+            event_ns: tick.event_ns,
+            node_ns: tick.event_ns,
+            kind: match tick.content {
+                Content::Trade(_) => EventKind::Trade as u16,
+                Content::Quote(_) => EventKind::Quote as u16,
+            },
             session: 0,
             body: &body,
         };
         projection.push(&record, n + 1, Instant::now());
-        // Fed as fast as it takes: only the size of the batch decides.
-        if projection.waiting() >= projection.pace().records() {
+        if projection.waiting() >= batch {
             projection.commit(&mut store).await.unwrap();
         }
     }
     projection.commit(&mut store).await.unwrap();
-    let (rows, batch) = (projection.counters().rows, projection.pace().records());
-    println!(
-        "  lane {lane}: {} commits, batch at the end {batch}",
-        projection.counters().commits
-    );
-    rows
+    projection.counters().rows
 }
 
-fn cpu_ms() -> u64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let behind = stat.rsplit_once(')').unwrap().1;
+/// CPU of a process in milliseconds.
+fn cpu_ms(pid: &str) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
     // Behind the name: the state, ten numbers, and then the time in the user's and the kernel's code.
     let ticks: u64 = behind
         .split_whitespace()
@@ -77,23 +80,18 @@ fn cpu_ms() -> u64 {
     ticks * 10
 }
 
-async fn measure(name: &str, lanes: u32, open: impl AsyncFn() -> Database) {
-    let ticks = std::env::var("TICKRING_MEASURE_TICKS").map_or(400_000, |n| n.parse().unwrap());
-    let (started, cpu) = (Instant::now(), cpu_ms());
-    let each = ticks / u64::from(lanes);
-    let rows = match lanes {
-        1 => lane(open().await, 0, each).await,
-        _ => {
-            let (a, b) = tokio::join!(lane(open().await, 0, each), lane(open().await, 1, each));
-            a + b
-        }
-    };
+async fn measure(name: &str, server: Option<String>, store: Database) {
+    let ticks = setting("TICKRING_MEASURE_TICKS", 1_000_000);
+    let server = server.unwrap_or_else(|| "none".to_owned());
+    let (started, own, theirs) = (Instant::now(), cpu_ms("self"), cpu_ms(&server));
+    let rows = fill(store, ticks).await;
     let took = started.elapsed().as_secs_f64();
+    let each = |ms: u64| ms as f64 * 1e3 / ticks as f64;
     println!(
-        "{name}, {lanes} lane(s): {ticks} ticks, {rows} rows in {took:.2} s: {:.0} ticks/s, {:.0} rows/s, own CPU {} ms",
+        "{name}: {ticks} ticks, {rows} rows in {took:.2} s: {:.0} ticks/s, CPU per tick: own {:.2} us, database {:.2} us",
         ticks as f64 / took,
-        rows as f64 / took,
-        cpu_ms() - cpu,
+        each(cpu_ms("self") - own),
+        each(cpu_ms(&server) - theirs),
     );
 }
 
@@ -101,22 +99,28 @@ async fn measure(name: &str, lanes: u32, open: impl AsyncFn() -> Database) {
 #[ignore = "measures, and says so on its output"]
 async fn measure_sqlite() {
     let place = Place::sqlite();
-    measure("SQLite", 1, async || place.open().await).await;
+    measure("SQLite", None, place.open().await).await;
 }
 
 #[tokio::test]
 #[ignore = "measures, and says so on its output"]
 async fn measure_mysql() {
-    for mode in [InsertMode::MultiRow, InsertMode::Bulk] {
-        for lanes in [1, 2] {
-            let Some(place) = Place::mysql().await else {
-                return;
-            };
-            let open = async || match place.open().await {
-                Database::MySql(store) => Database::MySql(store.with_mode(mode)),
-                other => other,
-            };
-            measure(&format!("{mode:?}"), lanes, open).await;
+    let wanted = std::env::var("TICKRING_MEASURE_MODES");
+    let wanted = wanted.unwrap_or_else(|_| "MultiRow,Bulk,Load".to_owned());
+    for mode in [InsertMode::MultiRow, InsertMode::Bulk, InsertMode::Load] {
+        if !wanted.contains(&format!("{mode:?}")) {
+            continue;
         }
+        let Some(place) = Place::mysql().await else {
+            return;
+        };
+        let Database::MySql(store) = place.open().await else {
+            unreachable!("a MySQL place opens MySQL")
+        };
+        let file = place.sql("SELECT @@pid_file").await.concat();
+        let pid = std::fs::read_to_string(&file[0]).ok();
+        let store = Database::MySql(store.with_mode(mode));
+        let pid = pid.map(|pid| pid.trim().to_owned());
+        measure(&format!("{mode:?}"), pid, store).await;
     }
 }
