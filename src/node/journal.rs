@@ -18,7 +18,7 @@ use crate::journal::{
 };
 use crate::machines::Registry;
 #[cfg(feature = "database")]
-use crate::writer::follow::{Figures, Follow, check, follow};
+use crate::writer::follow::{Figures, Follow, check, spawn};
 
 /// The file in the journal's directory that the running node holds locked.
 const LOCK: &str = "lock";
@@ -200,7 +200,17 @@ impl Opened {
         if let Some(database) = &self.settings.database {
             let lane = self.follow(database, lane);
             view.projection = Some(Arc::clone(&lane.figures));
-            return Box::new(move |status| Box::pin(follow(lane, status)));
+            return Box::new(move |status| {
+                let figures = Arc::clone(&lane.figures);
+                match spawn(lane, status) {
+                    Ok(followed) => Box::pin(followed),
+                    Err(error) => {
+                        tracing::error!(%error, "the database is not brought up to date: no thread for it");
+                        figures.set_broken();
+                        Box::pin(async {})
+                    }
+                }
+            });
         }
         let _ = (lane, view);
         let retention = self.retention();

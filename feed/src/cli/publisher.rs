@@ -109,6 +109,16 @@ impl Publisher {
             Some(index) => *index,
             None => self.open(symbol)?,
         };
+        self.publish_at(index, event_ns, content)
+    }
+
+    /// As [`Publisher::publish`], of the symbol that [`Publisher::open`] gave `index` for.
+    pub(crate) fn publish_at(
+        &mut self,
+        index: usize,
+        event_ns: u64,
+        content: &Content,
+    ) -> Result<(), PublishError> {
         let topic = &mut self.topics[index];
         self.body.clear();
         content.encode(&mut self.body);
@@ -132,7 +142,8 @@ impl Publisher {
         Ok(())
     }
 
-    fn open(&mut self, symbol: &str) -> Result<usize, PublishError> {
+    /// The index of a symbol that was not published to yet.
+    pub(crate) fn open(&mut self, symbol: &str) -> Result<usize, PublishError> {
         let name = format!("market/{}{symbol}", self.prefix);
         TopicName::new(&name).map_err(|error| PublishError::Symbol {
             symbol: symbol.to_owned(),

@@ -92,7 +92,6 @@ pub struct Projection {
     sealed: Option<Sealed>,
     oldest: Option<Instant>,
     pace: Pace,
-    limits: PaceLimits,
     counters: Counters,
 }
 
@@ -161,17 +160,17 @@ impl Projection {
             sealed: None,
             oldest: None,
             pace: Pace::new(limits),
-            limits,
             counters: Counters::default(),
         };
         Ok((projection, position))
     }
 
-    /// Takes a record; `position` is the lane's position behind it, `now` the present.
+    /// Takes a record; `position` is the lane's position behind it, `since` the moment from which
+    /// on it counts as waiting: when the node took it in.
     ///
     /// An event time from 2262 on is stored as the last moment that the tables can hold.
-    pub fn push(&mut self, record: &Record<'_>, position: u64, now: Instant) {
-        self.oldest.get_or_insert(now);
+    pub fn push(&mut self, record: &Record<'_>, position: u64, since: Instant) {
+        self.oldest.get_or_insert(since);
         self.pending.checkpoint.position = position;
         let slot = self.slot(record);
         let known = &self.slots[slot as usize];
@@ -248,14 +247,14 @@ impl Projection {
 
     /// Whether no more should be pushed before a commit.
     pub fn is_full(&self) -> bool {
-        self.waiting() >= self.limits.max_records
+        self.sealed.is_some()
+            || self.pending.ticks.len() + self.pending.events.len() >= self.pace.records()
     }
 
     /// Whether it is time to commit: the batch is full, or its oldest record has waited its time.
+    /// To be asked when all that there is was pushed: what waits for long makes one large batch.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.sealed.is_some()
-            || self.pending.ticks.len() + self.pending.events.len() >= self.pace.records()
-            || self.due_in(now).is_some_and(|left| left.is_zero())
+        self.is_full() || self.due_in(now).is_some_and(|left| left.is_zero())
     }
 
     /// How long until [`is_due`](Self::is_due) by time alone; `None` while nothing waits.

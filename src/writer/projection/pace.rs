@@ -11,9 +11,9 @@ pub struct PaceLimits {
     pub longest: Duration,
     /// The shortest time between two commits of a lane that has something. Default 10 ms.
     pub min_period: Duration,
-    /// The longest time that an event waits for its batch to begin. Default 500 ms: with a commit
-    /// of less than that the tables are never more than a second behind.
-    pub max_period: Duration,
+    /// How far the tables may be behind before batches are made for speed alone. Default 650 ms,
+    /// so that they are within a second of the journal on a machine that is busy.
+    pub max_lag: Duration,
     /// Fewest records of a full batch. Default 256.
     pub min_records: usize,
     /// Most records of a batch: bounds its memory, about 100 bytes each. Default 262,144.
@@ -25,7 +25,7 @@ impl Default for PaceLimits {
         Self {
             longest: Duration::from_secs(4),
             min_period: Duration::from_millis(10),
-            max_period: Duration::from_millis(500),
+            max_lag: Duration::from_millis(650),
             min_records: 256,
             max_records: 262_144,
         }
@@ -41,8 +41,10 @@ impl Default for PaceLimits {
 /// instruments, batches of 2,000 records wrote 5 rows for each, and of 16,000 to 120,000 wrote 1.8;
 /// a rule that made batches smaller whenever commits got slow was seen to choke the database.
 ///
-/// **Period**: twice the smoothed time of a commit within its bounds, so that a slow database is
-/// asked at most half the time while it keeps up, and a fast one keeps the tables close behind.
+/// **Period**: an event's batch begins so long after the event that the commit, which takes as long
+/// as commits took lately, ends within the longest lag: the longer it waits the fewer rows there are
+/// to write. But no longer than eight times a commit, so that a database that has little to do
+/// keeps the tables close behind, and spends an eighth of its time at most on that.
 #[derive(Clone, Debug)]
 pub struct Pace {
     limits: PaceLimits,
@@ -69,9 +71,10 @@ impl Pace {
         self.records
     }
 
-    /// How long the oldest record waits at most, now.
+    /// How old the oldest record is when its batch begins, now.
     pub fn period(&self) -> Duration {
-        (self.smoothed * 2).clamp(self.limits.min_period, self.limits.max_period)
+        let left = self.limits.max_lag.saturating_sub(self.smoothed);
+        (self.smoothed * 8).min(left).max(self.limits.min_period)
     }
 
     /// A batch of `records` committed within `took`.
@@ -143,19 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn the_period_follows_the_time_of_a_commit_within_its_bounds() {
+    fn a_batch_begins_in_time_for_its_commit_to_end_within_the_longest_lag() {
         let mut pace = Pace::new(PaceLimits::default());
-        for _ in 0..100 {
-            pace.committed(10, 50 * MS);
-        }
-        assert!(
-            (95 * MS..=100 * MS).contains(&pace.period()),
-            "{:?}",
-            pace.period()
-        );
-        for _ in 0..100 {
-            pace.committed(10, 2_000 * MS);
-        }
-        assert_eq!(pace.period(), 500 * MS);
+        let mut settled = |took: Duration| {
+            (0..200).for_each(|_| pace.committed(10, took));
+            pace.period().as_millis()
+        };
+        assert!((310..=320).contains(&settled(40 * MS))); // eight times
+        assert!((350..=360).contains(&settled(300 * MS))); // what is left of 650
+        assert_eq!(settled(2_000 * MS), 10); // at once
     }
 }

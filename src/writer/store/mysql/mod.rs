@@ -18,9 +18,7 @@ use mysql_async::{Conn, Params, Row, Value};
 use self::connect::{Server, Target, meaning};
 use self::rows::{Columns, int};
 use super::batch::{Batch, CandleRow, Checkpoint, EventRow, LatestRow, TopicKey};
-use super::schema::{
-    self, CANDLE_COLUMNS, CANDLE_TABLES, EVENT_COLUMNS, LATEST_COLUMNS, TICK_COLUMNS,
-};
+use super::schema::{CANDLE_COLUMNS, CANDLE_TABLES, EVENT_COLUMNS, LATEST_COLUMNS, TICK_COLUMNS};
 use super::{MAX_PAGE, Recent, Store, StoreError};
 use crate::market::Period;
 
