@@ -14,9 +14,12 @@
 //! the figures say so.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -337,15 +340,15 @@ impl Follower {
     /// The connection, made anew if there is none.
     async fn connected(&mut self) -> Option<&mut Database> {
         if self.store.is_none() {
-            match tokio::time::timeout(ANSWER_TIME, self.follow.target.connect()).await {
-                Ok(Ok(store)) => {
+            match in_time(&self.status, self.follow.target.connect()).await {
+                Some(Ok(store)) => {
                     self.store = Some(store);
                     let figures = &self.follow.figures;
                     figures.connects.fetch_add(1, Ordering::Relaxed);
                     figures.connected.store(true, Ordering::Relaxed);
                 }
-                Ok(Err(error)) => self.failed(&error),
-                Err(_) => self.silent(),
+                Some(Err(error)) => self.failed(&error),
+                None => self.silent(),
             }
         }
         self.store.as_mut()
@@ -390,26 +393,25 @@ impl Follower {
 
     /// Commits what was read; `false` if that failed.
     async fn commit(&mut self, projection: &mut Projection) -> bool {
-        let closing = self.status.is_closed();
-        let time = if closing { LAST_COMMIT } else { ANSWER_TIME };
+        let status = Arc::clone(&self.status);
         let waiting = projection.waiting();
         let started = Instant::now();
         let Some(store) = self.connected().await else {
             self.pause().await;
             return false;
         };
-        match tokio::time::timeout(time, projection.commit(store)).await {
-            Ok(Ok(position)) => {
+        match in_time(&status, projection.commit(store)).await {
+            Some(Ok(position)) => {
                 self.wait = FIRST_WAIT;
                 self.committed(projection, position, waiting, started.elapsed());
                 true
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 self.failed(&error);
                 self.pause().await;
                 false
             }
-            Err(_) => {
+            None => {
                 self.silent();
                 false
             }
@@ -466,6 +468,21 @@ impl Follower {
         tokio::time::sleep(self.wait).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
     }
+}
+
+/// What the database answers, if it does so in time. A node that stops meanwhile does not wait for
+/// long: a database that has stalled must not hold it up.
+async fn in_time<T>(status: &Status, answer: impl Future<Output = T>) -> Option<T> {
+    let mut answer = pin!(tokio::time::timeout(ANSWER_TIME, answer));
+    let mut patience = pin!(async {
+        status.committed_beyond(u64::MAX).await; // until it is closed
+        tokio::time::sleep(LAST_COMMIT).await;
+    });
+    poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(answer.ok()),
+        Poll::Pending => patience.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }
 
 /// One moment by two clocks.
