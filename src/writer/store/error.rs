@@ -44,7 +44,7 @@ pub enum StoreError {
     },
     /// The user may not do what is needed.
     #[error(
-        "user `{user}` lacks a privilege: {reason}; let an administrator run: GRANT SELECT, INSERT, UPDATE, CREATE, ALTER, INDEX ON `{database}`.* TO `{user}`"
+        "user `{user}` lacks a privilege: {reason}; let an administrator run: GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON `{database}`.* TO `{user}`"
     )]
     Privilege {
         /// Who.

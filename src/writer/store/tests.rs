@@ -110,6 +110,72 @@ on_both! {
     two_lanes_commit_at_once_without_losing_anything
 }
 
+#[tokio::test]
+async fn a_server_with_another_journal_cannot_write_to_the_same_tables() {
+    let Some(place) = Place::mysql().await else {
+        return;
+    };
+    let (mut store, mut other) = (place.open().await, place.open().await);
+    commit(&mut store, at_journal(1, 5)).await;
+    let error = other.commit(&Arc::new(at_journal(2, 9))).await.unwrap_err();
+    assert!(error.to_string().contains("another journal"), "{error}");
+    let checkpoints = store.checkpoints().await.unwrap();
+    assert_eq!((checkpoints[0].journal, checkpoints[0].position), (1, 5));
+}
+
+fn at_journal(journal: u64, position: u64) -> Batch {
+    Batch {
+        checkpoint: Checkpoint {
+            lane: 0,
+            journal,
+            position,
+        },
+        ..Batch::default()
+    }
+}
+
+/// Every way that rows travel writes the same rows.
+#[tokio::test]
+async fn all_insert_modes_write_the_same() {
+    let mut written = Vec::new();
+    for mode in [InsertMode::MultiRow, InsertMode::Bulk, InsertMode::Load] {
+        let Some(place) = Place::mysql().await else {
+            return;
+        };
+        let Database::MySql(store) = place.open().await else {
+            unreachable!("a MySQL place opens MySQL")
+        };
+        if mode == InsertMode::Load && store.mode() != mode {
+            continue; // not allowed by this server
+        }
+        let mut store = Database::MySql(store.with_mode(mode));
+        let mut batch = at_journal(1, 1);
+        for seq in 1..=2_000 {
+            batch.ticks.push(trade_tick(1, seq, i64::MAX - seq as i64));
+            let quote = Quote {
+                bid: Micros(-(seq as i64)),
+                ..Quote::default()
+            };
+            batch
+                .ticks
+                .push(tick(2, seq, seq, TickContent::Quote(quote)));
+            for rows in &mut batch.candles {
+                rows.push(CandleRow {
+                    topic: seq as u32,
+                    candle: candle(seq, seq as i64),
+                });
+            }
+        }
+        commit(&mut store, batch.clone()).await;
+        batch.checkpoint.position = 2;
+        batch.candles[0][7].candle = candle(9_999, 3);
+        commit(&mut store, batch).await;
+        written.push(place.everything().await);
+    }
+    assert!(written.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(written[0][0].len(), 4_000);
+}
+
 async fn every_row_comes_back_as_it_was_written(place: Place) {
     let mut store = place.open().await;
     let id = topic(&mut store, "market/AAPL").await;

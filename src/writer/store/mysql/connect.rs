@@ -63,6 +63,9 @@ pub(super) async fn connect(opts: Opts, target: &Target) -> Result<(Conn, Server
         .await
         .map_err(|error| meaning(target, error))?;
     migrate(&mut conn, target).await?;
+    check_rights(&mut conn)
+        .await
+        .map_err(|error| meaning(target, error))?;
     Ok((conn, server))
 }
 
@@ -187,6 +190,17 @@ async fn migrate_locked(conn: &mut Conn, target: &Target) -> Result<(), StoreErr
             .map_err(wrong)?;
     }
     Ok(())
+}
+
+/// Finds out now, and not at the first event, whether the user may write. Changes no row.
+async fn check_rights(conn: &mut Conn) -> Result<(), Error> {
+    let others = ["topics", "ticks", "latest", "events", "checkpoints"];
+    for table in others.iter().chain(&schema::CANDLE_TABLES) {
+        let sql = format!("INSERT INTO {table} SELECT * FROM {table} WHERE FALSE");
+        conn.query_drop(sql).await?;
+    }
+    conn.query_drop("UPDATE checkpoints SET position=position WHERE FALSE")
+        .await
 }
 
 /// What an error means to the person who runs tickring.

@@ -172,14 +172,18 @@ impl MySqlStore {
         self
     }
 
+    /// How rows travel.
+    pub fn mode(&self) -> InsertMode {
+        self.mode
+    }
+
     /// Whether the server is a MariaDB.
     pub fn is_mariadb(&self) -> bool {
         self.server.mariadb
     }
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), StoreError> {
-        let begun = self.begin(&batch.checkpoint).await;
-        if begun.map_err(|error| meaning(&self.target, error))? {
+        if self.begin(&batch.checkpoint).await? {
             let dropped = self.conn.query_drop("ROLLBACK").await;
             return dropped.map_err(|error| meaning(&self.target, error));
         }
@@ -201,15 +205,28 @@ impl MySqlStore {
     }
 
     /// Begins a transaction that holds the lane's checkpoint, and tells whether the tables are at
-    /// the batch's already: so one that comes again, or late, changes nothing.
-    async fn begin(&mut self, at: &Checkpoint) -> Result<bool, mysql_async::Error> {
-        self.conn.query_drop("START TRANSACTION").await?;
+    /// the batch's already: so one that comes again, or late, changes nothing, and two servers
+    /// with journals of their own cannot both write.
+    async fn begin(&mut self, at: &Checkpoint) -> Result<bool, StoreError> {
         let sql = format!(
-            "SELECT position FROM checkpoints WHERE lane={} AND journal={} FOR UPDATE",
-            at.lane, at.journal as i64
+            "SELECT journal, position FROM checkpoints WHERE lane={} FOR UPDATE",
+            at.lane
         );
-        let there: Option<i64> = self.conn.query_first(sql).await?;
-        Ok(there.is_some_and(|position| position as u64 >= at.position))
+        let conn = &mut self.conn;
+        let asked = async {
+            conn.query_drop("START TRANSACTION").await?;
+            conn.query_first(sql).await
+        };
+        let there: Option<(i64, i64)> = asked.await.map_err(|e| meaning(&self.target, e))?;
+        match there {
+            Some((journal, _)) if journal as u64 != at.journal => Err(StoreError::Refused {
+                reason:
+                    "another server with another journal writes to its tables; stop one of them"
+                        .to_owned(),
+            }),
+            Some((_, position)) => Ok(position as u64 >= at.position),
+            None => Ok(false),
+        }
     }
 
     async fn write_rows(&mut self, batch: &Arc<Batch>) -> Result<(), StoreError> {
@@ -243,9 +260,9 @@ impl MySqlStore {
             sender
                 .conn
                 .exec_drop(
+                    // Should another journal have been faster with the first row, this is an error.
                     "INSERT INTO checkpoints (lane,journal,position) VALUES (?,?,?) ON DUPLICATE KEY \
-                     UPDATE position=IF(VALUES(journal)<>journal OR VALUES(position)>position, \
-                     VALUES(position),position), journal=VALUES(journal)",
+                     UPDATE position=IF(journal=VALUES(journal),VALUES(position),NULL)",
                     (at.lane, at.journal as i64, at.position as i64),
                 )
                 .await
