@@ -183,11 +183,15 @@ impl MySqlStore {
     }
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), StoreError> {
-        if self.begin(&batch.checkpoint).await? {
-            let dropped = self.conn.query_drop("ROLLBACK").await;
-            return dropped.map_err(|error| meaning(&self.target, error));
-        }
-        match self.write_rows(batch).await {
+        let written = match self.begin(&batch.checkpoint).await {
+            Ok(true) => {
+                let dropped = self.conn.query_drop("ROLLBACK").await;
+                return dropped.map_err(|error| meaning(&self.target, error));
+            }
+            Ok(false) => self.write_rows(batch).await,
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(()) => self
                 .conn
                 .query_drop("COMMIT")
