@@ -1,0 +1,102 @@
+//! The checks can fail: each is given the mistake that it is for, and has to find it.
+
+use rusqlite::Connection;
+
+use super::check::{self, Journal};
+use super::publish::Publisher;
+use super::subscribe::Subscriber;
+use super::tables::{self, Table};
+
+/// Journals that are wrong in one event. Gives how many mistakes were found.
+pub(crate) fn in_the_journal(
+    journal: &mut Journal,
+    publishers: &[Publisher],
+    subscribers: &[Subscriber],
+) -> usize {
+    let mut found = 0;
+    for topic in ["log/a", "market/T0"] {
+        let good = journal.topics[topic].clone();
+        let (middle, last) = (good.len() / 2, good.len() - 1);
+        let durable = topic.starts_with("log/");
+        let mut wrong = |what: &str, change: &dyn Fn(&mut Vec<check::Event>), all: bool| {
+            journal.topics.insert(topic.to_owned(), good.clone());
+            change(journal.topics.get_mut(topic).expect("it was put there"));
+            let commands = check::commands(journal, publishers).map(drop);
+            let seen = check::seen(journal, subscribers).map(drop);
+            let results = [check::seqs(journal), commands, seen];
+            let missed = results.iter().filter(|result| result.is_ok()).count();
+            assert!(
+                missed == 0 || (!all && missed < 3),
+                "{topic}, {what}: {results:?}"
+            );
+            found += results.len() - missed;
+        };
+        wrong(
+            "an event is missing",
+            &|events| drop(events.remove(middle)),
+            durable,
+        );
+        // What was answered last was answered in the life that ended in order.
+        wrong(
+            "the last event is missing",
+            &|events| drop(events.pop()),
+            false,
+        );
+        let twice = |events: &mut Vec<check::Event>| {
+            let mut again = events[last].clone();
+            again.seq += 1;
+            events.push(again);
+        };
+        wrong("a command was carried out twice", &twice, false);
+        wrong(
+            "a seq is used twice",
+            &|events| events[middle].seq -= 1,
+            durable,
+        );
+        wrong("another body", &|events| events[middle].body[0] ^= 1, false);
+        journal.topics.insert(topic.to_owned(), good);
+    }
+    found
+}
+
+/// Tables that are wrong in one row: one column after the other, or the row is missing. Gives how
+/// many mistakes were found.
+pub(crate) fn in_the_database(database: &Connection, journal: &Journal, tables: &[Table]) -> usize {
+    let mut found = 0;
+    let mut wrong = |statement: &str, is_found: &dyn Fn() -> bool| {
+        database.execute_batch("BEGIN").unwrap();
+        let changed = database.execute(statement, []).unwrap();
+        assert_eq!(changed, 1, "{statement}");
+        assert!(is_found(), "nobody noticed: {statement}");
+        database.execute_batch("ROLLBACK").unwrap();
+        found += 1;
+    };
+    for table in tables {
+        let name = table.name;
+        let (key, columns) = table.columns();
+        let row = format!("({key}) = (SELECT {key} FROM {name} LIMIT 1)");
+        let is_found = || table.compare(database).is_err();
+        for column in columns {
+            // Whatever it is, then it is another.
+            let other = format!(
+                "CASE typeof({column}) WHEN 'blob' THEN x'00' WHEN 'text' THEN 'x' \
+                 WHEN 'null' THEN 0 ELSE {column} + 1 END"
+            );
+            wrong(
+                &format!("UPDATE {name} SET {column} = {other} WHERE {row}"),
+                &is_found,
+            );
+        }
+        wrong(&format!("DELETE FROM {name} WHERE {row}"), &is_found);
+    }
+    let checkpoints = || tables::checkpoints(database, journal).is_err();
+    for statement in [
+        "UPDATE checkpoints SET position = position + 1000000 WHERE lane = 0",
+        "UPDATE checkpoints SET position = 0 WHERE lane = 0",
+        "UPDATE checkpoints SET journal = journal + 1 WHERE lane = 1",
+        "DELETE FROM checkpoints WHERE lane = 1",
+    ] {
+        wrong(statement, &checkpoints);
+    }
+    found
+}
