@@ -11,6 +11,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Page {
     symbols: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period: Option<String>,
 }
 
 impl Page {
@@ -19,7 +21,14 @@ impl Page {
         let symbols = symbols.into_iter().filter(|name| !name.is_empty());
         Self {
             symbols: symbols.collect(),
+            period: None,
         }
+    }
+
+    /// The candles that it shows first: `1s`, `1m` (unless it is told otherwise), `1h` or `1d`.
+    pub fn period(mut self, period: &str) -> Self {
+        self.period = Some(period.to_owned());
+        self
     }
 
     /// The instruments that a file names, separated by white space or commas.

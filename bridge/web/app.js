@@ -29,7 +29,7 @@ const watch = new WatchList({ grid: $('watch-grid'), body: $('watch-body'), empt
 });
 
 let chosen = null;
-let period = PERIODS.includes(stored('period')) ? stored('period') : '1m';
+let period = '1m';
 let trades = null;
 let candles = null;
 let days = null;
@@ -60,12 +60,13 @@ function late(event) {
   if (age !== null) latencies.push(age);
 }
 
-async function symbols() {
+/** What the bridge knows of this page. */
+async function config() {
   const named = new URLSearchParams(location.search).get('symbols');
-  if (named) return named.split(',').filter(Boolean);
+  if (named) return { symbols: named.split(',').filter(Boolean) };
   const response = await fetch('config.json', { cache: 'no-store' });
   if (!response.ok) throw new Error(`config.json: ${response.status}`);
-  return (await response.json()).symbols;
+  return response.json();
 }
 
 // The chosen instrument
@@ -134,9 +135,14 @@ function note(text) {
   $('chart-note').textContent = text ?? '';
 }
 
+/** A choice is remembered. */
+function choosePeriod(to) {
+  store('period', to);
+  setPeriod(to);
+}
+
 function setPeriod(to) {
   period = to;
-  store('period', to);
   for (const button of document.querySelectorAll('[data-period]')) {
     const on = button.dataset.period === to;
     button.setAttribute('aria-checked', String(on));
@@ -271,7 +277,7 @@ const KEYS = {
   a: () => { const one = market.get(chosen); say(`${chosen}: ${one?.last ?? 'no trade yet'}, ${$('change-percent').textContent}`); },
   '?': () => $('keys').showModal(),
 };
-PERIODS.forEach((one, index) => { KEYS[index + 1] = () => setPeriod(one); });
+PERIODS.forEach((one, index) => { KEYS[index + 1] = () => choosePeriod(one); });
 
 addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, dialog')) return;
@@ -291,12 +297,12 @@ $('help').addEventListener('click', () => $('keys').showModal());
 $('retry').addEventListener('click', () => client.connect());
 for (const button of document.querySelectorAll('.panes button')) button.addEventListener('click', () => showPane(button.dataset.pane));
 const periods = document.querySelector('.periods');
-periods.addEventListener('click', ({ target }) => { if (target.dataset.period) setPeriod(target.dataset.period); });
+periods.addEventListener('click', ({ target }) => { if (target.dataset.period) choosePeriod(target.dataset.period); });
 periods.addEventListener('keydown', (event) => {
   const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
   if (!by) return;
   event.preventDefault();
-  setPeriod(PERIODS[(PERIODS.indexOf(period) + by + PERIODS.length) % PERIODS.length]);
+  choosePeriod(PERIODS[(PERIODS.indexOf(period) + by + PERIODS.length) % PERIODS.length]);
   periods.querySelector('[aria-checked="true"]').focus();
 });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', restyle);
@@ -306,11 +312,12 @@ addEventListener('online', () => { if (client.status.state === 'waiting') client
 // The beginning
 
 async function start() {
-  setPeriod(period);
   requestAnimationFrame(frame);
   let names;
   try {
-    names = await symbols();
+    const told = await config();
+    names = told.symbols;
+    setPeriod([stored('period'), told.period].find((one) => PERIODS.includes(one)) ?? period);
   } catch (error) {
     note(`The list of instruments did not come (${error.message}). Load the page again.`);
     return;

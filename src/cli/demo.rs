@@ -4,10 +4,12 @@ mod board;
 mod market;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tickring::node::{Node, NodeConfig};
+use tickring::node::{DatabaseSettings, JournalSettings, Node, NodeConfig};
+use tickring::writer::follow::Target;
 use tickring_bridge::{Bridge, Config as BridgeConfig, Page, StartError};
 use tickring_client::{Client, Notice, Options, SubscribeOptions};
 use tickring_feed::{Synth, SynthConfig};
@@ -57,24 +59,57 @@ pub(super) struct Demo {
     #[arg(long, value_name = "ADDR")]
     page: Option<SocketAddr>,
 
+    /// Keep no history: charts on the market page then begin when they are opened. Otherwise what
+    /// happens is kept in a temporary directory, which grows by some 300 bytes a tick and is removed
+    /// at the end.
+    #[arg(long)]
+    in_memory: bool,
+
     /// Cores of the server. Unless it is set: half of the CPUs, so that the market and this table
     /// find room beside it.
     #[arg(long, value_name = "N")]
     cores: Option<usize>,
 }
 
+/// A directory that goes when the demo ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failure> {
+        let dir = std::env::temp_dir().join(format!("tickring-demo-{}", std::process::id()));
+        match std::fs::create_dir(&dir) {
+            Ok(()) => Ok(Self(dir)),
+            Err(cause) => Err(Failure::Data { dir, cause }),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is left to whoever cleans temporary directories.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 impl Demo {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let market = Synth::new(SynthConfig {
+        let made_up = SynthConfig {
             symbols: self.symbols,
             rate: self.rate,
             seed: wall_ns(),
             start_ns: wall_ns(),
-        })
-        .map_err(|error| Failure::Usage(format!("--{error}")))?;
+        };
+        let market = Synth::new(made_up).map_err(|error| Failure::Usage(format!("--{error}")))?;
         let stop = Stop::on_signal()?;
-        let node = self.start()?;
+        let data = match self.in_memory {
+            true => None,
+            false => Some(Scratch::new()?),
+        };
+        let node = self.start(data.as_ref())?;
         let address = node.local_addr();
+        if data.is_some() {
+            market::past(address, &market, made_up)?;
+        }
 
         let names: Vec<String> = (0..self.symbols as usize)
             .map(|index| market.symbol(index).to_owned())
@@ -95,7 +130,7 @@ impl Demo {
         super::say(format_args!("{summary}"))
     }
 
-    fn start(&self) -> Result<Node, Failure> {
+    fn start(&self, data: Option<&Scratch>) -> Result<Node, Failure> {
         let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT));
         let listen = self
             .listen
@@ -104,11 +139,18 @@ impl Demo {
                 Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let journal = data.map(|Scratch(dir)| JournalSettings {
+            database: Some(DatabaseSettings::new(Target::Sqlite(
+                dir.join("tickring.sqlite"),
+            ))),
+            ..JournalSettings::new(dir.join("journal"))
+        });
         serve::start(NodeConfig {
             listen,
             cores: self.cores.unwrap_or((processors / 2).clamp(1, 4)),
             // The demo's own threads need a place as well.
             pin: false,
+            journal,
             ..NodeConfig::default()
         })
     }
@@ -119,7 +161,7 @@ impl Demo {
             Bridge::start(BridgeConfig {
                 listen,
                 upstream: server.to_string(),
-                page: Page::new(names.iter().cloned()),
+                page: Page::new(names.iter().cloned()).period("1s"),
                 ..BridgeConfig::default()
             })
         };

@@ -276,6 +276,15 @@ test('8,000 instruments at 5,000 updates a second', async (context) => {
   assert.ok(seen.frames > 1, 'and the page was alive'); // how fast a loaded machine draws is not a matter of right or wrong
 });
 
+test('the demo prints an address: its prices move, its chart has a past and goes on', async () => {
+  const { demo, url } = await system.startDemo();
+  await page.goto(url);
+  const past = await page.until('the chart has a past', () => document.querySelector('#tape tr') && tickring.candles.joined && tickring.chart.drawn.length > 60 && tickring.chart.drawn.length);
+  await page.until('the chart goes on', (count) => tickring.chart.drawn.length > count + 1, past);
+  await page.until('prices move', () => [...tickring.market.values()].filter(({ version }) => version > 5).length === 12);
+  assert.equal(await system.interrupt(demo), 0);
+});
+
 test('nothing went wrong that nobody saw', () => assert.deepEqual(page.faults, []));
 
 /** The names of the feed handler's made-up market. */

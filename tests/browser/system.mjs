@@ -45,6 +45,19 @@ export class System {
     }
   }
 
+  /** Runs the demo; yields the address that it prints. */
+  async startDemo() {
+    const demo = this.#run('tickring', 'demo', '--listen', '127.0.0.1:0', '--page', '127.0.0.1:0');
+    await this.#says(demo, /open (http:\S+) in a browser/);
+    return { demo, url: /open (http:\S+) in a browser/.exec(demo.said)[1] };
+  }
+
+  /** Asks a program to end, and yields its exit code. */
+  async interrupt(program) {
+    program.child.kill('SIGINT');
+    return program.ended;
+  }
+
   /** Ends a program as a crash would. */
   async kill(program) {
     program.child.kill('SIGKILL');

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tickring_client::protocol::Publish;
 use tickring_client::{Client, ClientError, Notice, Options, TopicHandle};
-use tickring_feed::Synth;
+use tickring_feed::{Synth, SynthConfig, SynthTick};
 
 use crate::cli::clock::wall_ns;
 use crate::cli::failure::Failure;
@@ -18,10 +18,41 @@ const NAP: Duration = Duration::from_millis(50);
 const CONFIRM: Duration = Duration::from_secs(5);
 /// Ticks published before the connection is looked after again.
 const BURST: usize = 256;
+/// How far the past goes back that the page's chart begins with, and how many ticks it has at most.
+const PAST: Duration = Duration::from_secs(120);
+const PAST_TICKS: f64 = 250_000.0;
 
 /// The topic of an instrument.
 pub(super) fn topic(symbol: &str) -> String {
     format!("market/{symbol}")
+}
+
+/// Publishes what was before the market's start, so that charts do not begin empty: the same walk of
+/// prices, told backwards, which therefore ends where the market begins.
+///
+/// # Errors
+/// [`Failure`] when the server cannot be reached, or refuses something.
+pub(super) fn past(
+    address: SocketAddr,
+    market: &Synth,
+    config: SynthConfig,
+) -> Result<(), Failure> {
+    let (mut client, topics) = connect(address, market)?;
+    let length = PAST.as_secs_f64().min(PAST_TICKS / config.rate) * 1e9;
+    let ticks = market
+        .clone()
+        .take_while(|tick| (tick.due_ns as f64) < length);
+    let ticks: Vec<SynthTick> = ticks.collect();
+    let mut body = Vec::new();
+    for burst in ticks.rchunks(BURST) {
+        for tick in burst.iter().rev() {
+            let event_ns = config.start_ns - tick.due_ns;
+            send(&mut client, &topics, tick, event_ns, &mut body)?;
+        }
+        client.flush()?;
+        notice(&mut client, Duration::ZERO)?;
+    }
+    Ok(client.barrier(CONFIRM)?)
 }
 
 /// Publishes in a thread of its own until the end; yields how many ticks. An error asks for the
@@ -34,13 +65,7 @@ pub(super) fn start(
     mut market: Synth,
     stop: Stop,
 ) -> Result<JoinHandle<Result<u64, Failure>>, Failure> {
-    let mut client = Options::new(address.to_string())
-        .name("demo-market")
-        .connect()?;
-    let symbols = market.symbols();
-    let topics = (0..symbols)
-        .map(|index| client.topic(&topic(market.symbol(index))))
-        .collect::<Result<Vec<_>, _>>()?;
+    let (mut client, topics) = connect(address, &market)?;
     std::thread::Builder::new()
         .name("demo-market".to_owned())
         .spawn(move || {
@@ -51,6 +76,33 @@ pub(super) fn start(
             published
         })
         .map_err(Failure::System)
+}
+
+fn connect(address: SocketAddr, market: &Synth) -> Result<(Client, Vec<TopicHandle>), Failure> {
+    let mut client = Options::new(address.to_string())
+        .name("demo-market")
+        .connect()?;
+    let topics = (0..market.symbols())
+        .map(|index| client.topic(&topic(market.symbol(index))))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((client, topics))
+}
+
+fn send(
+    client: &mut Client,
+    topics: &[TopicHandle],
+    tick: &SynthTick,
+    event_ns: u64,
+    body: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    body.clear();
+    tick.content.encode(body);
+    let publish = Publish {
+        kind: tick.content.kind() as u16,
+        event_ns,
+        body,
+    };
+    Ok(client.publish(topics[tick.symbol], &publish)?)
 }
 
 fn publish(
@@ -67,14 +119,8 @@ fn publish(
             let Some(tick) = market.next_due(elapsed_ns()) else {
                 break;
             };
-            body.clear();
-            tick.content.encode(&mut body);
-            let publish = Publish {
-                kind: tick.content.kind() as u16,
-                event_ns: wall_ns(), // so that the table can tell how long it took
-                body: &body,
-            };
-            client.publish(topics[tick.symbol], &publish)?;
+            // The wall's time, so that the table can tell how long it took.
+            send(client, topics, &tick, wall_ns(), &mut body)?;
             published += 1;
         }
         client.flush()?;
