@@ -2,9 +2,9 @@
 
 mod board;
 mod market;
+mod scratch;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -22,6 +22,7 @@ use super::signals::Stop;
 use super::top::Reports;
 use super::{serve, sub};
 use board::Board;
+use scratch::Scratch;
 
 /// Pictures a second on a terminal.
 const PICTURES: u32 = 8;
@@ -69,26 +70,6 @@ pub(super) struct Demo {
     /// find room beside it.
     #[arg(long, value_name = "N")]
     cores: Option<usize>,
-}
-
-/// A directory that goes when the demo ends.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, Failure> {
-        let dir = std::env::temp_dir().join(format!("tickring-demo-{}", std::process::id()));
-        match std::fs::create_dir(&dir) {
-            Ok(()) => Ok(Self(dir)),
-            Err(cause) => Err(Failure::Data { dir, cause }),
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed is left to whoever cleans temporary directories.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 impl Demo {
@@ -139,7 +120,7 @@ impl Demo {
                 Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let journal = data.map(|Scratch(dir)| JournalSettings {
+        let journal = data.map(Scratch::path).map(|dir| JournalSettings {
             database: Some(DatabaseSettings::new(Target::Sqlite(
                 dir.join("tickring.sqlite"),
             ))),

@@ -312,13 +312,13 @@ fn the_wrong_type_of_message_and_one_too_large_have_their_codes() {
     assert_eq!(u16::from(close.code), 1003);
 }
 
-fn encode(frame: &Frame<'_>) -> Vec<u8> {
+pub(crate) fn encode(frame: &Frame<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);
     bytes
 }
 
-fn hello() -> Vec<u8> {
+pub(crate) fn hello() -> Vec<u8> {
     encode(&Frame::Hello(Hello {
         major: VERSION_MAJOR,
         minor: 0,

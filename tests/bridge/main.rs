@@ -3,6 +3,7 @@
 
 mod client;
 mod faults;
+mod history;
 #[path = "../support/mod.rs"]
 mod support;
 

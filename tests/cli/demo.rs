@@ -1,6 +1,8 @@
 //! `demo`, where stdout is no terminal.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ChildStdout;
 
 use rustix::process::Signal;
 
@@ -17,6 +19,64 @@ const DEMO: [&str; 9] = [
     "--rate",
     "500",
 ];
+
+/// An empty directory for what is temporary.
+fn temporary(test: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    let _ = std::fs::remove_dir_all(&dir); // of a run before
+    std::fs::create_dir_all(&dir).expect("a path of ours");
+    dir
+}
+
+fn entries(dir: &Path) -> usize {
+    std::fs::read_dir(dir).expect("it is there").count()
+}
+
+/// A demo that has told where its page and its server are.
+fn start(temporary: &Path, args: &[&str]) -> (Running, BufReader<ChildStdout>, [String; 2]) {
+    let mut command = tickring(&DEMO);
+    command.args(args).env("TMPDIR", temporary);
+    let mut demo = Running::start(command);
+    let mut stdout = demo.stdout();
+    let mut lines = [String::new(), String::new()];
+    for line in &mut lines {
+        stdout.read_line(line).expect("it says so");
+    }
+    (demo, stdout, lines)
+}
+
+#[test]
+fn the_past_can_be_read_at_once_and_nothing_is_left_behind() {
+    let dir = temporary("demo-past");
+    let (mut killed, _stdout, _) = start(&dir, &[]);
+    killed.signal(Signal::KILL);
+    killed.wait();
+    assert_eq!(entries(&dir), 1, "what was killed removes nothing");
+
+    let (mut demo, _stdout, [_, server]) = start(&dir, &[]);
+    assert_eq!(entries(&dir), 1, "the next one does");
+    let address = server.split_whitespace().last().unwrap();
+    let history = ["history", "market/BOLT", "--candles", "1s", "--json"];
+    let mut history = tickring(&history);
+    history.args(["--connect", address]);
+    let candles = finish(history).ok();
+    assert!(candles.lines().count() >= 100, "{candles}");
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.wait(), Some(0));
+    assert_eq!(entries(&dir), 0);
+}
+
+#[test]
+fn in_memory_nothing_is_written_and_there_is_no_past() {
+    let dir = temporary("demo-in-memory");
+    let (mut demo, _stdout, [_, server]) = start(&dir, &["--in-memory"]);
+    assert_eq!(entries(&dir), 0);
+    let mut history = tickring(&["history", "market/BOLT", "--ticks"]);
+    history.args(["--connect", server.split_whitespace().last().unwrap()]);
+    assert!(finish(history).stderr.contains("no_database"));
+    demo.signal(Signal::INT);
+    assert_eq!(demo.wait(), Some(0));
+}
 
 #[test]
 fn prices_move_and_the_demo_ends_by_itself() {
@@ -46,10 +106,8 @@ fn prices_move_and_the_demo_ends_by_itself() {
 
 #[test]
 fn an_interrupt_ends_the_whole_demo_with_0() {
-    let mut demo = Running::start(tickring(&DEMO));
-    let mut stdout = demo.stdout();
-    let mut page = String::new();
-    stdout.read_line(&mut page).unwrap();
+    let dir = temporary("demo-interrupt");
+    let (mut demo, mut stdout, [page, line]) = start(&dir, &[]);
     let page = page
         .strip_prefix("open http://")
         .and_then(|rest| rest.split('/').next())
@@ -63,8 +121,6 @@ fn an_interrupt_ends_the_whole_demo_with_0() {
         "{answer}"
     );
 
-    let mut line = String::new();
-    stdout.read_line(&mut line).unwrap();
     let address = line.split_whitespace().last().unwrap().to_owned();
     assert!(
         line.contains("tickring sub market/ACME --connect "),
@@ -77,6 +133,7 @@ fn an_interrupt_ends_the_whole_demo_with_0() {
 
     demo.signal(Signal::INT);
     assert_eq!(demo.wait(), Some(0));
+    assert_eq!(entries(&dir), 0);
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     assert!(

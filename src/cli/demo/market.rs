@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tickring_client::protocol::Publish;
-use tickring_client::{Client, ClientError, Notice, Options, TopicHandle};
+use tickring_client::protocol::{Publish, Series};
+use tickring_client::{Client, ClientError, HistoryQuery, Notice, Options, TopicHandle};
 use tickring_feed::{Synth, SynthConfig, SynthTick};
 
 use crate::cli::clock::wall_ns;
@@ -16,6 +16,8 @@ use crate::cli::signals::Stop;
 const NAP: Duration = Duration::from_millis(50);
 /// How long the server gets to confirm the last events.
 const CONFIRM: Duration = Duration::from_secs(5);
+/// How long the database gets to store the past.
+const STORED: Duration = Duration::from_secs(10);
 /// Ticks published before the connection is looked after again.
 const BURST: usize = 256;
 /// How far the past goes back that the page's chart begins with, and how many ticks it has at most.
@@ -52,7 +54,38 @@ pub(super) fn past(
         client.flush()?;
         notice(&mut client, Duration::ZERO)?;
     }
-    Ok(client.barrier(CONFIRM)?)
+    client.barrier(CONFIRM)?;
+    await_stored(&mut client, market, config, &ticks)
+}
+
+/// Waits until the database has the newest tick of each instrument, which was sent last: whoever
+/// opens the page then sees all of the past. A database that is too slow leaves it short.
+fn await_stored(
+    client: &mut Client,
+    market: &Synth,
+    config: SynthConfig,
+    ticks: &[SynthTick],
+) -> Result<(), Failure> {
+    let give_up = Instant::now() + STORED;
+    let mut seen = vec![false; market.symbols()];
+    for tick in ticks {
+        if std::mem::replace(&mut seen[tick.symbol], true) {
+            continue;
+        }
+        let newest = HistoryQuery {
+            limit: 1,
+            from_ns: config.start_ns - tick.due_ns,
+            ..HistoryQuery::of(Series::Ticks)
+        };
+        let topic = topic(market.symbol(tick.symbol));
+        while client.history(&topic, newest, CONFIRM)?.page().is_empty() {
+            if Instant::now() >= give_up {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(())
 }
 
 /// Publishes in a thread of its own until the end; yields how many ticks. An error asks for the
