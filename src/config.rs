@@ -554,7 +554,7 @@ mod tests {
             assert!(lines[at - 1].starts_with("# Default: "), "{line}");
             count += 1;
         }
-        assert_eq!(count, 33);
+        assert_eq!(count, 38);
         assert!(
             text.contains(
                 "# From 8KiB to 16MiB.\n# Default: \"512KiB\"\nmax_frame_bytes = \"512KiB\""
