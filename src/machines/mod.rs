@@ -76,7 +76,7 @@ pub trait Machine: Send {
     fn apply(&mut self, command: &Command<'_>, out: &mut Outcome) -> Result<(), Refusal>;
 
     /// Appends the state that a newcomer needs to `out` and returns the layout of its body (an
-    /// [`EventKind`](tickring_protocol::EventKind) as a number, or one from 0x8000 on); `None`
+    /// [`EventKind`] as a number, or one from 0x8000 on); `None`
     /// when there is no state but the events themselves.
     fn snapshot(&self, out: &mut Vec<u8>) -> Option<u16>;
 

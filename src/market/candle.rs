@@ -162,7 +162,7 @@ impl Candle {
         volume.ok_or(CandleError::Overflow { field: "volume" })
     }
 
-    /// How many numbers [`Candle::words`] gives.
+    /// How many numbers a candle is written as.
     pub const WORDS: usize = 11;
 
     /// All of it as numbers of fixed width.

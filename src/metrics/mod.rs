@@ -2,7 +2,7 @@
 //! Prometheus, `/healthz` and `/readyz` for whoever starts and stops servers.
 //!
 //! Nothing is counted here. A scrape asks every core for its figures and reads those of the
-//! journal's lanes and of the database ([`Observer`](crate::node::Observer)), so cores that nobody
+//! journal's lanes and of the database ([`Observer`]), so cores that nobody
 //! scrapes spend nothing on it. `docs/OPERATIONS.md` lists every metric; a test holds it to what is
 //! exported.
 //!
