@@ -46,6 +46,7 @@ unsafe impl StableBytes for Vec<Arc<[u8]>> {
     }
 }
 
+#[cfg(not(loom))] // there is no core under the model checker
 // SAFETY: `Own` is a vector, as above. `One` and `Many` are ranges of vectors inside `Rc<Arc<Vec<u8>>>`: a segment holds
 // the `Rc`, which holds the `Arc`, so that neither `Rc::get_mut` nor `Arc::get_mut` gives anybody the vector to write to
 // while the segment lives; and the core writes to a batch by no other way. Segments lie on the heap of a `Vec` or in the
