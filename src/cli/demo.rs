@@ -3,6 +3,7 @@
 mod board;
 mod market;
 mod scratch;
+mod trim;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use super::top::Reports;
 use super::{serve, sub};
 use board::Board;
 use scratch::Scratch;
+use trim::Trim;
 
 /// Pictures a second on a terminal.
 const PICTURES: u32 = 8;
@@ -32,6 +34,9 @@ const PRINT: Duration = Duration::from_secs(1);
 /// The first port that is tried for the market page, and how many more.
 const PAGE_PORT: u16 = 8080;
 const PAGE_PORTS: u16 = 20;
+
+/// How long the journal keeps what is in the database: what a client that was away asks for.
+const JOURNAL_KEPT: Duration = Duration::from_secs(60);
 
 /// Watch a made-up market go through a server, all in this process, until Ctrl-C.
 ///
@@ -60,9 +65,9 @@ pub(super) struct Demo {
     #[arg(long, value_name = "ADDR")]
     page: Option<SocketAddr>,
 
-    /// Keep no history: charts on the market page then begin when they are opened. Otherwise what
-    /// happens is kept in a temporary directory, which grows by some 300 bytes a tick and is removed
-    /// at the end.
+    /// Keep no history: charts on the market page then begin when they are opened. Otherwise the
+    /// ticks of the last ten minutes (of fewer beyond 2,000 a second) are kept in a temporary
+    /// directory of some 300 MB, which is removed at the end.
     #[arg(long)]
     in_memory: bool,
 
@@ -89,8 +94,16 @@ impl Demo {
         let node = self.start(data.as_ref())?;
         let address = node.local_addr();
         if data.is_some() {
-            market::past(address, &market, made_up)?;
+            super::tell(format_args!(
+                "making up what the market did until now, for charts that do not begin empty; Ctrl-C ends"
+            ));
+            market::past(address, &market, made_up, &stop)?;
         }
+        if stop.is_asked() {
+            node.shutdown();
+            return node.wait().map_err(Failure::Node);
+        }
+        let _trimming = data.as_ref().map(|data| Trim::start(data, self.rate));
 
         let names: Vec<String> = (0..self.symbols as usize)
             .map(|index| market.symbol(index).to_owned())
@@ -120,11 +133,10 @@ impl Demo {
                 Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let journal = data.map(Scratch::path).map(|dir| JournalSettings {
-            database: Some(DatabaseSettings::new(Target::Sqlite(
-                dir.join("tickring.sqlite"),
-            ))),
-            ..JournalSettings::new(dir.join("journal"))
+        let journal = data.map(|data| JournalSettings {
+            database: Some(DatabaseSettings::new(Target::Sqlite(data.database()))),
+            retention: JOURNAL_KEPT,
+            ..JournalSettings::new(data.path().join("journal"))
         });
         serve::start(NodeConfig {
             listen,

@@ -67,6 +67,24 @@ fn the_past_can_be_read_at_once_and_nothing_is_left_behind() {
 }
 
 #[test]
+fn an_interrupt_while_the_past_is_made_up_ends_it_with_0() {
+    let dir = temporary("demo-interrupt-past");
+    let mut command = tickring(&DEMO[..5]);
+    command.args(["--rate", "50000"]).env("TMPDIR", &dir);
+    let mut demo = Running::start(command);
+    let mut stderr = BufReader::new(demo.0.stderr.take().expect("stderr is a pipe"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("making up what the market did"), "{line}");
+    demo.signal(Signal::INT);
+    assert_eq!(demo.wait(), Some(0));
+    let mut said = String::new();
+    demo.stdout().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "", "it ended before the page was there");
+    assert_eq!(entries(&dir), 0);
+}
+
+#[test]
 fn in_memory_nothing_is_written_and_there_is_no_past() {
     let dir = temporary("demo-in-memory");
     let (mut demo, _stdout, [_, server]) = start(&dir, &["--in-memory"]);

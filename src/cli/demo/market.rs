@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tickring_client::protocol::{Publish, Series};
+use tickring_client::protocol::{ErrorCode, Publish, Series};
 use tickring_client::{Client, ClientError, HistoryQuery, Notice, Options, TopicHandle};
-use tickring_feed::{Synth, SynthConfig, SynthTick};
+use tickring_feed::{Content, Synth, SynthConfig, SynthTick};
 
 use crate::cli::clock::wall_ns;
 use crate::cli::failure::Failure;
@@ -18,11 +18,13 @@ const NAP: Duration = Duration::from_millis(50);
 const CONFIRM: Duration = Duration::from_secs(5);
 /// How long the database gets to store the past.
 const STORED: Duration = Duration::from_secs(10);
+/// The longest wait for an answer before the user is heard again.
+const ANSWER: Duration = Duration::from_millis(100);
 /// Ticks published before the connection is looked after again.
 const BURST: usize = 256;
-/// How far the past goes back that the page's chart begins with, and how many ticks it has at most.
+/// How far the past goes back that the page's chart begins with, and how many trades it has at most.
 const PAST: Duration = Duration::from_secs(120);
-const PAST_TICKS: f64 = 250_000.0;
+const PAST_TRADES: usize = 60_000;
 
 /// The topic of an instrument.
 pub(super) fn topic(symbol: &str) -> String {
@@ -30,7 +32,8 @@ pub(super) fn topic(symbol: &str) -> String {
 }
 
 /// Publishes what was before the market's start, so that charts do not begin empty: the same walk of
-/// prices, told backwards, which therefore ends where the market begins.
+/// prices, told backwards, which therefore ends where the market begins. Trades only: quotes are
+/// three times as many, and nobody looks at old ones. Returns early when the end is asked for.
 ///
 /// # Errors
 /// [`Failure`] when the server cannot be reached, or refuses something.
@@ -38,15 +41,20 @@ pub(super) fn past(
     address: SocketAddr,
     market: &Synth,
     config: SynthConfig,
+    stop: &Stop,
 ) -> Result<(), Failure> {
     let (mut client, topics) = connect(address, market)?;
-    let length = PAST.as_secs_f64().min(PAST_TICKS / config.rate) * 1e9;
-    let ticks = market
+    let trades: Vec<SynthTick> = market
         .clone()
-        .take_while(|tick| (tick.due_ns as f64) < length);
-    let ticks: Vec<SynthTick> = ticks.collect();
+        .take_while(|tick| tick.due_ns < PAST.as_nanos() as u64)
+        .filter(|tick| matches!(tick.content, Content::Trade(_)))
+        .take(PAST_TRADES)
+        .collect();
     let mut body = Vec::new();
-    for burst in ticks.rchunks(BURST) {
+    for burst in trades.rchunks(BURST) {
+        if stop.is_asked() {
+            return Ok(());
+        }
         for tick in burst.iter().rev() {
             let event_ns = config.start_ns - tick.due_ns;
             send(&mut client, &topics, tick, event_ns, &mut body)?;
@@ -54,38 +62,47 @@ pub(super) fn past(
         client.flush()?;
         notice(&mut client, Duration::ZERO)?;
     }
-    client.barrier(CONFIRM)?;
-    await_stored(&mut client, market, config, &ticks)
+    let mut newest = vec![None; market.symbols()];
+    for tick in trades.iter().rev() {
+        newest[tick.symbol] = Some(config.start_ns - tick.due_ns);
+    }
+    await_stored(&mut client, market, &newest, stop)
 }
 
-/// Waits until the database has the newest tick of each instrument, which was sent last: whoever
+/// Waits until the database has the newest trade of each instrument, which was sent last: whoever
 /// opens the page then sees all of the past. A database that is too slow leaves it short.
 fn await_stored(
     client: &mut Client,
     market: &Synth,
-    config: SynthConfig,
-    ticks: &[SynthTick],
+    newest: &[Option<u64>],
+    stop: &Stop,
 ) -> Result<(), Failure> {
     let give_up = Instant::now() + STORED;
-    let mut seen = vec![false; market.symbols()];
-    for tick in ticks {
-        if std::mem::replace(&mut seen[tick.symbol], true) {
-            continue;
-        }
-        let newest = HistoryQuery {
+    for (symbol, event_ns) in newest.iter().enumerate() {
+        let Some(from_ns) = *event_ns else { continue };
+        let query = HistoryQuery {
             limit: 1,
-            from_ns: config.start_ns - tick.due_ns,
+            from_ns,
             ..HistoryQuery::of(Series::Ticks)
         };
-        let topic = topic(market.symbol(tick.symbol));
-        while client.history(&topic, newest, CONFIRM)?.page().is_empty() {
-            if Instant::now() >= give_up {
+        while !is_stored(client, &topic(market.symbol(symbol)), query)? {
+            if stop.is_asked() || Instant::now() >= give_up {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(10));
+            notice(client, Duration::from_millis(10))?;
         }
     }
     Ok(())
+}
+
+/// Whether the database has what is asked for. One that is too busy to answer is asked again.
+fn is_stored(client: &mut Client, topic: &str, query: HistoryQuery) -> Result<bool, Failure> {
+    match client.history(topic, query, ANSWER) {
+        Ok(rows) => Ok(!rows.page().is_empty()),
+        Err(ClientError::Timeout) => Ok(false),
+        Err(ClientError::Refused { code, .. }) if code == ErrorCode::Overloaded as u16 => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Publishes in a thread of its own until the end; yields how many ticks. An error asks for the

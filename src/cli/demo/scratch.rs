@@ -35,6 +35,11 @@ impl Scratch {
     pub(super) fn path(&self) -> &Path {
         &self.dir
     }
+
+    /// The SQLite file.
+    pub(super) fn database(&self) -> PathBuf {
+        self.dir.join("tickring.sqlite")
+    }
 }
 
 impl Drop for Scratch {
