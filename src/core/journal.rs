@@ -82,6 +82,16 @@ struct Lane {
     position: u64,
     swept_at: u64,
     held: VecDeque<HeldTurn>,
+    /// Whether a turn that was held is being released: it is no longer in `held`, but some of it
+    /// may still be to come.
+    releasing: bool,
+}
+
+impl Lane {
+    /// Whether something of it was not released yet.
+    fn holds(&self) -> bool {
+        self.releasing || !self.held.is_empty()
+    }
 }
 
 /// What waits for one ticket.
@@ -177,7 +187,7 @@ impl Journal {
 
     /// Whether something of this core is not on disk yet or not released.
     pub(super) fn is_busy(&self) -> bool {
-        let idle = |lane: &Lane| lane.batch.is_empty() && lane.held.is_empty();
+        let idle = |lane: &Lane| lane.batch.is_empty() && !lane.holds();
         !self.failed && !self.lanes.iter().all(idle)
     }
 
@@ -276,7 +286,7 @@ impl Journal {
     /// Whether something that `lane` was given is not on disk yet.
     pub(super) fn is_pending(&self, lane: u32) -> bool {
         let lane = &self.lanes[lane as usize];
-        !lane.batch.is_empty() || lane.committed < lane.taken || !lane.held.is_empty()
+        !lane.batch.is_empty() || lane.committed < lane.taken || lane.holds()
     }
 
     /// Keeps something back until all that `lane` was given so far is on disk. `fill` appends its
@@ -299,8 +309,7 @@ impl Journal {
     /// Holds the answer to a fence behind all that is held. `false`: nothing is, so it can be
     /// answered at once.
     pub(super) fn hold_fence(&mut self, to: Sender) -> bool {
-        let holding = |lane: &&Lane| !lane.held.is_empty();
-        let left = self.lanes.iter().filter(holding).count();
+        let left = self.lanes.iter().filter(|lane| lane.holds()).count();
         if left == 0 {
             return false;
         }
@@ -311,7 +320,7 @@ impl Journal {
             None => self.fences.push(Fence { to, left }),
         }
         for lane in 0..self.lanes() {
-            if !self.lanes[lane as usize].held.is_empty() {
+            if self.lanes[lane as usize].holds() {
                 self.hold(lane, |_| Held::Fence(place));
             }
         }
@@ -386,7 +395,9 @@ impl Core {
     /// `position`, a count of bytes: what was held for them is released. To be called within a
     /// turn.
     pub fn on_committed(&mut self, lane: u32, ticket: u64, position: u64) {
+        // What is released can make a connection go on, which may hold something behind it.
         while let Some(mut turn) = self.journal.released(lane, ticket) {
+            self.journal.lanes[lane as usize].releasing = true;
             let waited = self.now.mono_ns - turn.since_ns;
             let release = &mut self.tally.times.release;
             release.record_many(waited, turn.items.len() as u64);
@@ -403,7 +414,7 @@ impl Core {
             // The states of all cores make the lane grow, too: that alone must not call for new ones.
             .max(2 * self.ids.cores as u64 * journal.swept_bytes);
         let lane = &mut journal.lanes[lane as usize];
-        lane.committed = ticket;
+        (lane.committed, lane.releasing) = (ticket, false);
         lane.position = lane.position.max(position);
         if journal.sweep.is_none() && lane.position - lane.swept_at > due {
             journal.begin_sweep();

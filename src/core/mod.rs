@@ -42,6 +42,8 @@ mod replica;
 mod report;
 pub mod state;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

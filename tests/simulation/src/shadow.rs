@@ -32,8 +32,13 @@ pub(crate) enum Asked {
         /// Whether that id was known to be given out when this was written.
         known_id: bool,
     },
+    History {
+        topic: String,
+    },
     /// A SUBSCRIBE whose topic name is too long.
     LongSubscribe,
+    /// A HISTORY whose topic name is too long.
+    LongHistory,
     /// A COMMAND whose topic name is too long.
     LongCommand,
 }
@@ -91,6 +96,10 @@ impl Shadow {
                             self.pending.push(long(Asked::LongSubscribe));
                             used += len;
                         }
+                        (Some(FrameType::History), Some(len)) => {
+                            self.pending.push(long(Asked::LongHistory));
+                            used += len;
+                        }
                         (_, Some(len)) => {
                             self.pending.push(long(Asked::LongCommand));
                             used += len;
@@ -133,6 +142,12 @@ impl Shadow {
                 what: Asked::Unsubscribe(it.topic_id),
             }),
             Frame::Command(command) => self.command(command, model),
+            Frame::History(it) => self.pending.push(Pending {
+                request_id: it.request_id,
+                what: Asked::History {
+                    topic: it.topic.into(),
+                },
+            }),
             Frame::Ping(ping) => self.pings.push_back(ping.token),
             Frame::Pong(_) => {}
             _ => self.doomed = Some(ErrorCode::UnknownType),
@@ -186,7 +201,7 @@ impl Shadow {
                     || model.refused.contains_key(command)
                     || (!quiet && model.applied.contains_key(command))
             }
-            Asked::Subscribe { .. } => true,
+            Asked::Subscribe { .. } | Asked::History { .. } => true,
             _ => false,
         };
         self.pending.iter().filter(|p| answered(&p.what)).count()

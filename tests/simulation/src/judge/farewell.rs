@@ -226,7 +226,7 @@ fn settled(shadow: &Shadow, model: &Model) -> Result<(), String> {
                 );
             }
             // Who says GOODBYE does not want it any more.
-            Asked::Subscribe { .. } if shadow.is_over() => {}
+            Asked::Subscribe { .. } | Asked::History { .. } if shadow.is_over() => {}
             _ => return Err(format!("{pending:?} was not answered")),
         }
     }

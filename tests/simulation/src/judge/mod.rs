@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tickring_protocol::{
     Decoded, ErrorCode, ErrorFrame, Event, Frame, Gap, GapReason, MAX_FRAME_LEN, Policy, Snapshot,
-    Subscribed, Unsubscribed, Welcome, decode,
+    Subscribed, TopicName, Unsubscribed, Welcome, decode,
 };
 
 use crate::client::{Around, Resume};
@@ -448,6 +448,7 @@ impl Sight {
         let place = shadow.find(it.request_id, |asked| match asked {
             Asked::Subscribe { .. } | Asked::LongSubscribe => it.frame_type == 0x02,
             Asked::Unsubscribe(_) => it.frame_type == 0x03,
+            Asked::History { .. } | Asked::LongHistory => it.frame_type == 0x08,
             _ => false,
         });
         let Some(place) = place else {
@@ -460,7 +461,12 @@ impl Sight {
         let most = around.plan.limits.max_subscriptions;
         let held = self.subscriptions.len();
         match (shadow.pending.remove(place).what, it.known_code()) {
-            (Asked::LongSubscribe, Some(ErrorCode::NameTooLong)) => {}
+            (Asked::LongSubscribe | Asked::LongHistory, Some(ErrorCode::NameTooLong)) => {}
+            (Asked::History { topic }, Some(code)) => {
+                let expected =
+                    TopicName::new(&topic).map_or_else(|e| e.code(), |_| ErrorCode::NoDatabase);
+                ensure!(code == expected, "the reason is {expected}");
+            }
             (Asked::Subscribe { .. }, Some(ErrorCode::SubscriptionLimit)) => {
                 around.coverage.subscription_limit += 1;
                 ensure!(
