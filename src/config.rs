@@ -189,7 +189,9 @@ settings! {
     ["TICKRING_REPLY_WINDOW_COUNT", "N"]
     reply_window_count: u32 = 1_024, in 1..=1_048_576;
 
-    /// See `reply_window_count`.
+    /// See `reply_window_count`. Beyond it the oldest replies go, and their commands, sent again, are
+    /// refused with `forgotten`. A session takes 128 bytes of it until `reply_window` after its newest
+    /// reply; when sessions have used it up, the commands of more are refused with `overloaded`.
     ["TICKRING_REPLY_WINDOW_BYTES", "BYTES"]
     reply_window_bytes: ByteSize = ByteSize(64 * MIB), in ByteSize(64 * KIB)..=ByteSize(64 * 1024 * MIB);
 

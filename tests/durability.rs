@@ -335,3 +335,35 @@ fn the_running_candle_goes_on_after_a_restart() {
     assert_eq!(candle, expected);
     stop(node);
 }
+
+#[test]
+fn a_command_whose_reply_had_no_room_is_refused_also_by_the_next_server() {
+    let data = Data::new("crowded");
+    // One core and one lane, so that both topics' replies are in one window.
+    let small = |config: &mut NodeConfig| {
+        data.config(config, 1);
+        let journal = config.journal.as_mut().unwrap();
+        (journal.lanes, journal.replies.bytes) = (1, 1_000);
+    };
+    let first = node(small);
+    let (mut wire, session, _) = greet(&first, 0);
+    publish(&mut wire, 1, "log/a", &message(b"once"));
+    assert_eq!(reply(&mut wire, 1), (0, 1));
+    let (mut other, ..) = greet(&first, 0);
+    for request_id in 1..=20 {
+        publish(&mut other, request_id, "log/b", &message(b"crowds it out"));
+        assert_eq!(reply(&mut other, request_id), (0, request_id));
+    }
+    let forgotten = (ErrorCode::Forgotten as u16, 0);
+    publish(&mut wire, 1, "log/a", &message(b"once"));
+    assert_eq!(reply(&mut wire, 1), forgotten);
+    stop(first);
+
+    let second = node(small);
+    let (mut wire, ..) = greet(&second, session);
+    publish(&mut wire, 1, "log/a", &message(b"once"));
+    assert_eq!(reply(&mut wire, 1), forgotten);
+    publish(&mut wire, 2, "log/a", &message(b"again"));
+    assert_eq!(reply(&mut wire, 2), (0, 2), "it was carried out once");
+    stop(second);
+}

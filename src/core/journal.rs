@@ -14,9 +14,9 @@ use std::ops::Range as Span;
 
 use tickring_protocol::Policy;
 
-use super::Core;
 use super::mail::{Ask, ReplyHead, store};
 use super::owner::Sender;
+use super::{Core, Plant};
 use crate::journal::record;
 use crate::journal::{ReplyLimits, ReplyWindow};
 use crate::machines::Outcome;
@@ -145,12 +145,16 @@ struct Fence {
 }
 
 impl Journal {
-    pub(super) fn new(config: JournalConfig) -> Self {
+    pub(super) fn new(config: JournalConfig, plant: Option<Plant>) -> Self {
+        let mut replies = ReplyWindow::new(config.replies);
+        if plant == Some(Plant::ForgottenSessions) {
+            replies.forget_sessions();
+        }
         Self {
             lanes: (0..config.lanes).map(|_| Lane::default()).collect(),
             snapshot_bytes: config.snapshot_bytes,
             snapshot_most_bytes: config.snapshot_most_bytes,
-            replies: ReplyWindow::new(config.replies),
+            replies,
             ready: true,
             failed: false,
             full: false,

@@ -123,6 +123,8 @@ pub enum Plant {
     ReleasedUnsynced,
     /// Recovery forgets the answers.
     ForgottenReplies,
+    /// A session is forgotten with its last answer, when that goes for want of room.
+    ForgottenSessions,
     /// Recovery leaves out the last group of a lane; planted by the simulator.
     RecoverySkipsLastGroup,
     /// A recovered topic gives its newest seq out again.
@@ -267,7 +269,7 @@ impl Core {
             unseen: Vec::new(),
             derived: Outcome::default(),
             shown: Vec::new(),
-            journal: Journal::new(journal),
+            journal: Journal::new(journal, plant),
             has_database,
             reads: Reads::default(),
             replicas: Replicas::new(ids),

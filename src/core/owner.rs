@@ -453,9 +453,12 @@ impl Core {
         })
     }
 
-    /// Answers a command that came before as it was answered then.
+    /// Answers a command that came before as it was answered then, and refuses one that could be
+    /// carried out twice.
     fn repeat(&mut self, to: Sender, index: usize, mut head: ReplyHead) -> bool {
-        let (code, payload) = match self.journal.replies.find(to.session, head.request_id) {
+        let replies = &mut self.journal.replies;
+        replies.make_room(self.now.wall_ns);
+        let (code, payload) = match replies.find(to.session, head.request_id) {
             Seen::Never => return false,
             Seen::Answered(reply) => {
                 head.seq = reply.seq;
@@ -466,9 +469,13 @@ impl Core {
                 let text = "the reply to this command is no longer kept; number commands upwards";
                 (ErrorCode::Forgotten, text.as_bytes().into())
             }
+            Seen::NoRoom => {
+                let text = "reply_window_bytes are used up by other sessions; try again later";
+                (ErrorCode::Overloaded, text.as_bytes().into())
+            }
         };
         head.code = code;
-        self.tally.counts.repeated += 1;
+        self.tally.counts.repeated += u64::from(code != ErrorCode::Overloaded);
         self.answer(to, index, head, &payload);
         true
     }

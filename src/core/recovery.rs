@@ -64,7 +64,7 @@ pub enum RecoveryError {
     },
 }
 
-/// One lane's records, folded.
+/// One lane's records, folded for a node of some number of cores.
 pub struct LaneState {
     registry: Arc<Registry>,
     replies: ReplyLimits,
@@ -74,6 +74,9 @@ pub struct LaneState {
     by_name: HashMap<Box<str>, usize>,
     kept: VecDeque<Kept>,
     kept_bytes: usize,
+    /// By core and session: the highest request id, and the time, of the answers that found no room.
+    marks: HashMap<(usize, u128), (u64, u64)>,
+    cores: usize,
     frame: Vec<u8>,
     error: Option<RecoveryError>,
 }
@@ -81,6 +84,7 @@ pub struct LaneState {
 /// A topic as far as it was folded.
 struct Fold {
     name: Box<str>,
+    owner: usize,
     epoch: u64,
     durable: bool,
     past: Past,
@@ -121,10 +125,31 @@ struct SeedReply {
     payload: Box<[u8]>,
 }
 
+/// A session's mark to be taken over; see [`ReplyWindow::mark`].
+#[derive(Debug)]
+struct Mark {
+    session: u128,
+    request_id: u64,
+    node_ns: u64,
+}
+
+/// All that a lane holds.
+struct Folded {
+    seeds: Vec<Seed>,
+    replies: Vec<SeedReply>,
+    /// With the core that they are for.
+    marks: Vec<(usize, Mark)>,
+}
+
 impl LaneState {
     /// Nothing yet. `limits` bounds the events that are kept for replay, of this lane as of a
-    /// core, and `replies` the answers.
-    pub fn new(registry: Arc<Registry>, limits: &Limits, replies: ReplyLimits) -> Self {
+    /// core, and `replies` the answers. The node has `cores` cores.
+    pub fn new(
+        registry: Arc<Registry>,
+        limits: &Limits,
+        replies: ReplyLimits,
+        cores: usize,
+    ) -> Self {
         let history = HistoryLimits {
             topic_bytes: limits.history_topic_bytes,
             core_bytes: limits.history_bytes,
@@ -137,6 +162,8 @@ impl LaneState {
             by_name: HashMap::new(),
             kept: VecDeque::new(),
             kept_bytes: 0,
+            marks: HashMap::new(),
+            cores,
             frame: Vec::new(),
             error: None,
         }
@@ -173,6 +200,7 @@ impl LaneState {
         let machine = kind.create(name.name());
         self.topics.push(Fold {
             name: topic.name.into(),
+            owner: Ids { cores: self.cores }.owner_of_name(topic.name),
             epoch: topic.epoch,
             durable: kind.durability() == Durability::Durable,
             past: Past::none(machine),
@@ -293,6 +321,11 @@ impl LaneState {
             && (oldest.node_ns < too_old || self.kept_bytes > self.replies.bytes)
         {
             self.kept_bytes -= oldest.payload.len() + ReplyWindow::OVERHEAD;
+            if oldest.node_ns >= too_old && oldest.request_id != 0 {
+                let owner = self.topics[oldest.topic].owner;
+                let mark = self.marks.entry((owner, oldest.session)).or_default();
+                *mark = (mark.0.max(oldest.request_id), mark.1.max(oldest.node_ns));
+            }
             self.kept.pop_front();
         }
     }
@@ -301,7 +334,7 @@ impl LaneState {
     ///
     /// # Errors
     /// [`RecoveryError`] tells what to do.
-    fn finish(self) -> Result<(Vec<Seed>, Vec<SeedReply>), RecoveryError> {
+    fn finish(self) -> Result<Folded, RecoveryError> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -332,7 +365,21 @@ impl LaneState {
                 past: topic.past,
                 history: topic.history,
             });
-        Ok((seeds.collect(), replies.collect()))
+        let marks = self.marks.into_iter();
+        Ok(Folded {
+            seeds: seeds.collect(),
+            replies: replies.collect(),
+            marks: marks
+                .map(|((owner, session), (request_id, node_ns))| {
+                    let mark = Mark {
+                        session,
+                        request_id,
+                        node_ns,
+                    };
+                    (owner, mark)
+                })
+                .collect(),
+        })
     }
 }
 
@@ -371,6 +418,7 @@ impl SeedReply {
 pub struct Share {
     seeds: Vec<Seed>,
     replies: Vec<SeedReply>,
+    marks: Vec<Mark>,
 }
 
 /// What an earlier run of the node has left to the cores of a new one.
@@ -399,13 +447,17 @@ impl Heritage {
         let cores = self.shares.len();
         let epochs = lane.topics.iter().map(|topic| topic.epoch + 1);
         self.next_epoch = epochs.max().unwrap_or(1).max(self.next_epoch);
-        let (seeds, replies) = state.finish()?;
-        self.topics += seeds.len();
-        for seed in seeds {
+        debug_assert_eq!(state.cores, cores, "it was folded for this node");
+        let folded = state.finish()?;
+        self.topics += folded.seeds.len();
+        for seed in folded.seeds {
             self.shares[seed.owner(cores)].seeds.push(seed);
         }
-        for reply in replies {
+        for reply in folded.replies {
             self.shares[reply.owner(cores)].replies.push(reply);
+        }
+        for (owner, mark) in folded.marks {
+            self.shares[owner].marks.push(mark);
         }
         Ok(())
     }
@@ -425,6 +477,7 @@ impl Heritage {
         for share in &mut self.shares {
             // Lanes are folded one by one, but a session's commands were answered in one order.
             share.replies.sort_by_key(|reply| reply.node_ns);
+            share.marks.sort_by_key(|mark| mark.node_ns);
         }
         self.shares
     }
@@ -438,6 +491,10 @@ impl Core {
     pub fn inherit(&mut self, share: Share) -> Result<(), RecoveryError> {
         for seed in share.seeds {
             self.adopt(seed)?;
+        }
+        for mark in &share.marks {
+            let replies = &mut self.journal.replies;
+            replies.mark(mark.session, mark.request_id, mark.node_ns);
         }
         share.replies.iter().for_each(|reply| self.remember(reply));
         Ok(())

@@ -86,7 +86,7 @@ impl Opened {
         settings.limits.check()?;
         let lock = lock(&settings.dir)?;
         let begin = Instant::now();
-        let state = |_| LaneState::new(Arc::clone(registry), limits, settings.replies);
+        let state = |_| LaneState::new(Arc::clone(registry), limits, settings.replies, cores);
         let found = recover_lanes(
             &settings.dir,
             settings.lanes,

@@ -78,33 +78,84 @@ fn answers_go_with_their_age() {
     assert_eq!(window.bytes(), 0);
 }
 
+#[test]
+fn what_goes_for_want_of_room_is_refused_until_the_window_is_over() {
+    let mut window = ReplyWindow::new(ReplyLimits {
+        bytes: 3 * ReplyWindow::SESSION + ReplyWindow::OVERHEAD + 6,
+        ..limits()
+    });
+    window.keep(&reply(1, 1, 1_000));
+    window.keep(&reply(1, 2, 1_010));
+    window.keep(&reply(2, 1, 1_020));
+    for request_id in [1, 2] {
+        assert_eq!(window.find(1, request_id), Seen::Forgotten);
+    }
+    assert_eq!(window.find(1, 3), Seen::Never, "its new commands go on");
+    assert!(matches!(window.find(2, 1), Seen::Answered(_)));
+    window.expire(1_110);
+    assert_eq!(window.find(1, 2), Seen::Forgotten, "100 later");
+    window.expire(1_111);
+    assert_eq!(window.find(1, 2), Seen::Never, "its time is over");
+    window.expire(2_000);
+    assert_eq!((window.bytes(), window.sessions()), (0, 0));
+}
+
+#[test]
+fn marks_are_not_given_up_for_more_sessions() {
+    let mut window = ReplyWindow::new(ReplyLimits {
+        bytes: 2 * ReplyWindow::SESSION,
+        ..limits()
+    });
+    window.keep(&reply(1, 1, 1_000));
+    window.keep(&reply(2, 1, 1_050));
+    window.make_room(1_100);
+    assert_eq!(window.find(3, 1), Seen::NoRoom);
+    assert_eq!(window.find(1, 1), Seen::Forgotten);
+    assert_eq!(
+        window.find(1, 2),
+        Seen::Never,
+        "a known session has its room"
+    );
+    window.make_room(1_101);
+    assert_eq!(window.find(3, 1), Seen::Never, "session 1 is over");
+}
+
 proptest! {
     #[test]
-    fn the_window_keeps_its_bounds_and_never_calls_a_kept_command_new(
-        steps in prop::collection::vec((0u128..6, 0usize..400, 0u64..30), 1..400),
+    fn within_its_age_no_command_is_ever_called_new_again(
+        steps in prop::collection::vec((0u128..12, 0usize..400, 0u64..30), 1..300),
         bytes in 500usize..4_000,
     ) {
-        let mut window = ReplyWindow::new(ReplyLimits { bytes, ..limits() });
-        let (mut now, mut next) = (0, [1u64; 6]);
+        let limits = ReplyLimits { bytes, ..limits() };
+        let mut window = ReplyWindow::new(limits);
+        let mut now = 0;
+        // The times of each session's commands.
+        let mut done: [Vec<u64>; 12] = Default::default();
         for (session, len, passes) in steps {
             now += passes;
-            let request_id = next[session as usize];
-            prop_assert_eq!(window.find(session, request_id), Seen::Never, "a new command is never refused");
-            let payload = vec![1; len];
-            window.keep(&Reply { payload: &payload, ..reply(session, request_id, now) });
-            next[session as usize] += 1;
+            let request_id = done[session as usize].len() as u64 + 1;
+            window.make_room(now);
+            match window.find(session, request_id) {
+                Seen::Never => {
+                    let payload = vec![1; len];
+                    window.keep(&Reply { payload: &payload, ..reply(session, request_id, now) });
+                    done[session as usize].push(now);
+                }
+                Seen::NoRoom => prop_assert!((window.sessions() + 1) * ReplyWindow::SESSION > bytes),
+                seen => prop_assert!(false, "a new command is {seen:?}"),
+            }
             prop_assert!(window.bytes() <= bytes);
             let mut kept = 0;
-            for session in 0..6 {
+            for (session, times) in (0..).zip(&done) {
                 let mut answered = 0;
-                for request in 1..next[session as usize] {
-                    match window.find(session, request) {
+                for (request_id, at) in (1..).zip(times) {
+                    match window.find(session, request_id) {
                         Seen::Answered(answer) => {
-                            prop_assert_eq!(answer.seq, request * 10);
+                            prop_assert_eq!(answer.seq, request_id * 10);
                             answered += 1;
                         }
-                        // Forgotten while the session has answers; afterwards its window is over.
-                        Seen::Forgotten | Seen::Never => prop_assert_eq!(answered, 0, "the newest stay"),
+                        Seen::Forgotten => prop_assert_eq!(answered, 0, "the newest stay"),
+                        Seen::Never | Seen::NoRoom => prop_assert!(now - at > limits.age_ns),
                     }
                 }
                 prop_assert!(answered <= 3);

@@ -153,6 +153,10 @@ counters! {
     remembered_after_restart,
     /// Refusals of commands whose answers are no longer kept.
     forgotten,
+    /// Of those, the ones that went for the bytes of all sessions.
+    forgotten_for_room,
+    /// Commands refused because one more session could not be remembered.
+    sessions_refused,
     /// SUBSCRIBEDs that took up exactly where an earlier run ended.
     resumed_after_restart,
     /// GAPs that tell a client that a restart has ended its numbering.

@@ -221,7 +221,8 @@ pub(crate) fn open(
             })
             .map_err(|error| error.to_string())?;
         }
-        let mut state = LaneState::new(Arc::clone(&registry), &plan.limits, plan.journal.replies);
+        let replies = plan.journal.replies;
+        let mut state = LaneState::new(Arc::clone(&registry), &plan.limits, replies, plan.cores);
         let mut reading = LaneReading::default();
         let recovered = recover(&dir, lane, |entry| {
             opening.on_disk.take(&mut reading, entry);

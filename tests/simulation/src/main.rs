@@ -43,12 +43,13 @@ struct Arguments {
     json: bool,
 }
 
-const PLANTS: [(&str, Plant); 8] = [
+const PLANTS: [(&str, Plant); 9] = [
     ("unsubscribed-overtakes", Plant::UnsubscribedOvertakes),
     ("catch-up-skips-one", Plant::CatchUpSkipsOne),
     ("budget-ignored", Plant::BudgetIgnored),
     ("released-unsynced", Plant::ReleasedUnsynced),
     ("forgotten-replies", Plant::ForgottenReplies),
+    ("forgotten-sessions", Plant::ForgottenSessions),
     ("recovery-skips-last-group", Plant::RecoverySkipsLastGroup),
     ("seq-reused", Plant::SeqReused),
     ("epoch-kept", Plant::EpochKept),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tickring::journal::ReplyWindow;
 use tickring::machines::{
     self, Command, Derived, Durability, Kind, Machine, Market, NodeMachine, Outcome, Refusal,
     Registry, Stream, Unreadable, candle_view,
@@ -127,6 +128,8 @@ pub(crate) struct Model {
     pub(crate) repeated: BTreeMap<u64, usize>,
     /// How many commands of each session were done.
     pub(crate) sessions: BTreeMap<u128, usize>,
+    /// Bytes that the answers to them would count, all told.
+    pub(crate) answer_bytes: usize,
     /// Counts the runs of the node.
     pub(crate) run: usize,
     /// The epoch of this run, higher than those before.
@@ -214,7 +217,10 @@ impl Model {
             );
             self.break_rule(what);
         }
-        *self.sessions.entry(done.session).or_default() += 1;
+        let count = self.sessions.entry(done.session).or_default();
+        let session = if *count == 0 { ReplyWindow::SESSION } else { 0 };
+        *count += 1;
+        self.answer_bytes += session + ReplyWindow::OVERHEAD + done.reply.len();
         let kind = match done.code {
             ErrorCode::Ok => &mut self.applied,
             _ => &mut self.refused,

@@ -75,7 +75,7 @@ impl JournalPlan {
             replies: ReplyLimits {
                 per_session: dice.pick(&[4, 16, 1_024, 1_024]),
                 age_ns,
-                ..ReplyLimits::default()
+                bytes: dice.pick(&[1 << 10, 8 << 10, 64 << 20, 64 << 20]),
             },
             retention_ns: age_ns + age_ns / 8,
             port: dice.pick(&[1, 2, 8]),

@@ -89,6 +89,11 @@ fn answers_that_recovery_forgets_are_caught() {
 }
 
 #[test]
+fn a_session_that_is_forgotten_for_want_of_room_is_caught() {
+    assert!(is_caught(Plant::ForgottenSessions).is_some());
+}
+
+#[test]
 fn a_group_that_recovery_leaves_out_is_caught() {
     assert!(is_caught(Plant::RecoverySkipsLastGroup).is_some());
 }

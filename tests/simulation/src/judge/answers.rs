@@ -61,10 +61,16 @@ pub(super) fn reply(
     };
     if code == ErrorCode::Forgotten {
         around.coverage.forgotten += 1;
-        let most = around.plan.journal.replies.per_session;
+        let replies = around.plan.replies();
+        let most = replies.per_session;
         let crowded = model.sessions.get(&session).is_some_and(|n| *n > most);
+        let full = model.answer_bytes > replies.bytes;
         let old = around.now >= model.window_ns;
-        ensure!(!quiet && (crowded || old), "no answer had to be dropped");
+        ensure!(
+            !quiet && (crowded || full || old),
+            "no answer had to be dropped"
+        );
+        around.coverage.forgotten_for_room += u64::from(!crowded && !old);
         return Ok(());
     }
     count_repeat(command, around);
@@ -116,6 +122,8 @@ pub(super) fn reply(
         ensure!(waits, "a lone core waits for nobody");
         ensure!(it.retry_after_ms > 0, "it does not say when to try again");
         around.coverage.overloaded += 1;
+        around.coverage.sessions_refused +=
+            u64::from(it.payload.starts_with(b"reply_window_bytes"));
         return Ok(());
     }
     // Two short commands can be alike to the byte, so that another's refusal says nothing here.
