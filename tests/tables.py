@@ -166,7 +166,8 @@ def check(db, published=None):
         for name, counts in published.items():
             if stored.pop(name, (0, 0)) != (counts["trades"], counts["quotes"]):
                 faults.append(f"{name}: published {counts}, and not all of it is stored")
-        faults += [f"{name}: stored {counts}, never published" for name, counts in stored.items()]
+        # Instruments `lg-...` are of tickring-loadgen, which counts by itself.
+        faults += [f"{name}: stored {counts}, never published" for name, counts in stored.items() if not name.startswith("lg-")]
     for table, period in PERIODS.items():
         faults += compare(db, table, candles(db, period), ["topic_id", "start_ns"], CANDLE)
     faults += compare(db, "latest", latest(db), ["topic_id"], LATEST)

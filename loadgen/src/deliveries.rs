@@ -245,6 +245,7 @@ mod tests {
     use super::*;
 
     const TOPICS: Topics = Topics {
+        kind: crate::topics::Kind::Stream,
         run: 9,
         count: 2,
         each: 2,

@@ -68,6 +68,7 @@ mod tests {
         for first in 0..wire.len() {
             for second in first..wire.len() {
                 let mut target = Tickring::new(&Topics {
+                    kind: crate::topics::Kind::Stream,
                     run: 1,
                     count: 1,
                     each: 1,

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::payload::Stamp;
 use crate::plan::{Load, SlowPolicy};
 use crate::target::Protocol;
+use crate::topics::Kind;
 
 /// Loads a server, and checks every event of every connection for loss, duplicates and order.
 ///
@@ -39,6 +40,9 @@ pub struct Common {
     /// The protocol that the server speaks
     #[arg(long, global = true, value_enum, default_value_t = Protocol::Tickring)]
     pub target: Protocol,
+    /// What the topics are, of tickring's kinds: in memory, durable, or quotes of instruments
+    #[arg(long, global = true, value_enum, default_value_t = Kind::Stream)]
+    pub kind: Kind,
     /// Measure this process: CPU per delivery, memory per connection
     #[arg(long, global = true, value_name = "PID")]
     pub server_pid: Option<u32>,
@@ -89,13 +93,14 @@ pub enum Scenario {
 /// Topics and messages.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Traffic {
-    /// Topics (`stream/lg-<run>-<n>`)
+    /// Topics (`stream/lg-<run>-<n>`, or another `--kind`)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub topics: u32,
     /// Publishing connections; they share the topics evenly
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub publishers: u32,
-    /// Bytes of a message's payload, 24 or more: the first 24 are the stamp that the checks read
+    /// Bytes of a message's payload, 24 or more: the first 24 are the stamp that the checks read.
+    /// Quotes have a length of their own
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = payload)]
     pub payload: usize,
 }
@@ -266,6 +271,12 @@ impl Options {
         if asks {
             return Err("--target nats, redis and floor do fanout, pingpong and connect: the other scenarios ask for what only tickring's protocol tells".into());
         }
+        let knows_kinds = matches!(self.common.target, Protocol::Tickring | Protocol::Bridge);
+        if self.common.kind != Kind::Stream && !knows_kinds {
+            return Err(
+                "--kind is for --target tickring and bridge: the others know no kinds".into(),
+            );
+        }
         let parted =
             shape.is_some_and(|shape| shape.publishes && shape.topics + shape.publishers > 2);
         if parted && self.common.target == Protocol::Floor {
@@ -412,6 +423,7 @@ mod tests {
             "stall --topics 2 --stalled-subscribe-each 3",
             "churn --target nats",
             "stall --target redis",
+            "fanout --target redis --kind log",
             "fanout --target floor --topics 2",
             "fanout --target floor --publishers 2",
             "nonsense",

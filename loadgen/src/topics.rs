@@ -1,6 +1,47 @@
 //! Which connection subscribes to what, and who publishes it: arithmetic instead of tables.
 
 use serde::{Deserialize, Serialize};
+use tickring_protocol::{EventKind, Quote};
+
+/// What kind the topics are of, and so which road their messages take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// In memory alone.
+    #[default]
+    Stream,
+    /// Durable: nobody sees a message before it is on disk.
+    Log,
+    /// Quotes of instruments: journaled and projected behind.
+    Market,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Log => "log",
+            Self::Market => "market",
+        }
+    }
+
+    /// What its messages are.
+    pub fn event(self) -> EventKind {
+        match self {
+            Self::Stream | Self::Log => EventKind::Message,
+            Self::Market => EventKind::Quote,
+        }
+    }
+
+    /// A payload of `bytes`, to be stamped. A quote has a length of its own; its prices and
+    /// quantities are the stamp.
+    pub fn payload(self, bytes: usize) -> Vec<u8> {
+        match self {
+            Self::Stream | Self::Log => vec![b'.'; bytes],
+            Self::Market => vec![0; Quote::LEN],
+        }
+    }
+}
 
 /// The topics of a run, spread evenly over connections and publishers.
 ///
@@ -10,6 +51,8 @@ use serde::{Deserialize, Serialize};
 /// several publishers, each with a counter of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topics {
+    /// What they are.
+    pub kind: Kind,
     /// The run's id: part of each topic's name, so that runs do not meet.
     pub run: u32,
     /// How many topics there are.
@@ -23,7 +66,7 @@ pub struct Topics {
 impl Topics {
     /// The name of topic `topic`.
     pub fn name(&self, topic: u32) -> String {
-        format!("stream/lg-{:08x}-{topic}", self.run)
+        format!("{}/lg-{:08x}-{topic}", self.kind.name(), self.run)
     }
 
     /// The `slot`-th topic of connection `connection`.
@@ -99,11 +142,28 @@ mod tests {
 
     fn topics(count: u32, each: u32, publishers: u32) -> Topics {
         Topics {
+            kind: Kind::Stream,
             run: 1,
             count,
             each,
             publishers,
         }
+    }
+
+    #[test]
+    fn a_stamped_payload_is_a_quote_that_the_market_takes() {
+        use crate::payload::Stamp;
+        let stamp = Stamp {
+            intended_ns: 1 << 60,
+            counter: u64::MAX >> 1,
+            run: u32::MAX,
+            publisher: 9_999,
+        };
+        let mut payload = Kind::Market.payload(64);
+        stamp.write(&mut payload);
+        let quote = Quote::decode(&payload).unwrap();
+        assert!(quote.bid_qty.0 >= 0 && quote.ask_qty.0 >= 0);
+        assert_eq!(Stamp::read(&payload), Some(stamp));
     }
 
     #[test]

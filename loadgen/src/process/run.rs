@@ -169,6 +169,7 @@ fn plans(shape: &Shape, common: &Common, server: SocketAddr) -> Vec<Plan> {
                 server,
                 protocol: common.target,
                 topics: Topics {
+                    kind: common.kind,
                     run,
                     count: shape.topics,
                     each: shape.each,

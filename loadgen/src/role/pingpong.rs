@@ -51,7 +51,7 @@ impl PingPong {
                 sent: vec![0; counters],
                 refused: vec![0; counters],
             },
-            payload: vec![b'.'; plan.payload],
+            payload: plan.topics.kind.payload(plan.payload),
             ready: 0,
             failed: 0,
             again: Vec::new(),

@@ -53,7 +53,7 @@ impl Publisher {
                 sent: vec![0; counters],
                 refused: vec![0; counters],
             },
-            payload: vec![b'.'; plan.payload],
+            payload: plan.topics.kind.payload(plan.payload),
             welcome: 0,
             failed: 0,
             lost: false,

@@ -207,6 +207,7 @@ mod tests {
 
     fn target() -> Bridge {
         Bridge::new(&Topics {
+            kind: crate::topics::Kind::Stream,
             run: 7,
             count: 3,
             each: 1,

@@ -135,6 +135,7 @@ mod tests {
 
     fn target() -> Nats {
         Nats::new(&Topics {
+            kind: crate::topics::Kind::Stream,
             run: 7,
             count: 3,
             each: 1,

@@ -206,6 +206,7 @@ mod tests {
 
     fn target() -> Redis {
         Redis::new(&Topics {
+            kind: crate::topics::Kind::Stream,
             run: 7,
             count: 30,
             each: 1,

@@ -1,13 +1,13 @@
 //! tickring's own protocol.
 
 use tickring_protocol::{
-    Command, Decoded, EventKind, Frame, Goodbye, Hello, MAX_FRAME_LEN, PUBLISH, Ping, Policy, Pong,
-    Publish, Subscribe, Unsubscribe, VERSION_MAJOR, VERSION_MINOR, decode,
+    Command, Decoded, Frame, Goodbye, Hello, MAX_FRAME_LEN, PUBLISH, Ping, Policy, Pong, Publish,
+    Subscribe, Unsubscribe, VERSION_MAJOR, VERSION_MINOR, decode,
 };
 
 use super::topic_ids::TopicIds;
 use super::{Inbound, Nonsense, Parsed, Target};
-use crate::topics::Topics;
+use crate::topics::{Kind, Topics};
 
 /// Speaks tickring's protocol.
 ///
@@ -16,6 +16,7 @@ use crate::topics::Topics;
 /// then its serial.
 #[derive(Debug)]
 pub struct Tickring {
+    kind: Kind,
     names: Vec<String>,
     ids: TopicIds,
     id_of: Vec<u32>,
@@ -28,6 +29,7 @@ impl Tickring {
     /// Speaks of the topics of one run.
     pub fn new(topics: &Topics) -> Self {
         Self {
+            kind: topics.kind,
             names: (0..topics.count).map(|topic| topics.name(topic)).collect(),
             ids: TopicIds::new(topics.count),
             id_of: vec![0; topics.count as usize],
@@ -167,7 +169,7 @@ impl Target for Tickring {
     fn publish(&mut self, topic: u32, serial: u32, payload: &[u8], out: &mut Vec<u8>) {
         self.scratch.clear();
         Publish {
-            kind: EventKind::Message as u16,
+            kind: self.kind.event() as u16,
             event_ns: 0,
             body: payload,
         }
@@ -229,6 +231,7 @@ mod tests {
 
     fn target() -> Tickring {
         Tickring::new(&Topics {
+            kind: Kind::Stream,
             run: 7,
             count: 3,
             each: 1,
