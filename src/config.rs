@@ -237,9 +237,9 @@ settings! {
     history_topic_bytes: ByteSize = ByteSize(16 * MIB), in ByteSize(0)..=ByteSize(1024 * 1024 * MIB);
 
     /// Bytes of events kept for replay, of all topics of the node, shared out evenly among the
-    /// cores.
+    /// cores. They are used up in time: a tick takes some 60 to 80 bytes.
     ["TICKRING_HISTORY_BYTES", "BYTES"]
-    history_bytes: ByteSize = ByteSize(1024 * MIB), in ByteSize(0)..=ByteSize(1024 * 1024 * MIB);
+    history_bytes: ByteSize = ByteSize(128 * MIB), in ByteSize(0)..=ByteSize(1024 * 1024 * MIB);
 
     /// How long a command waits while the core that it is for is behind, before it is refused with
     /// `overloaded`; its connection is not read meanwhile.

@@ -50,7 +50,7 @@ impl Default for Limits {
             outbox_bytes: 256 << 10,
             inbox_bytes: 64 << 10,
             history_topic_bytes: 16 << 20,
-            history_bytes: 512 << 20,
+            history_bytes: 128 << 20,
             max_reads: 256,
             max_connection_reads: 4,
             overload_patience: Duration::from_secs(1),
