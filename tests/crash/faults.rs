@@ -1,8 +1,7 @@
 //! The checks can fail: each is given the mistake that it is for, and has to find it.
 
-use rusqlite::Connection;
-
 use super::check::{self, Journal};
+use super::database::Database;
 use super::publish::Publisher;
 use super::subscribe::Subscriber;
 use super::tables::{self, Table};
@@ -61,33 +60,31 @@ pub(crate) fn in_the_journal(
 
 /// Tables that are wrong in one row: one column after the other, or the row is missing. Gives how
 /// many mistakes were found.
-pub(crate) fn in_the_database(database: &Connection, journal: &Journal, tables: &[Table]) -> usize {
+pub(crate) fn in_the_database(database: &Database, journal: &Journal, tables: &[Table]) -> usize {
     let mut found = 0;
     let mut wrong = |statement: &str, is_found: &dyn Fn() -> bool| {
-        database.execute_batch("BEGIN").unwrap();
-        let changed = database.execute(statement, []).unwrap();
-        assert_eq!(changed, 1, "{statement}");
+        database.execute("BEGIN");
+        assert_eq!(database.execute(statement), 1, "{statement}");
         assert!(is_found(), "nobody noticed: {statement}");
-        database.execute_batch("ROLLBACK").unwrap();
+        database.execute("ROLLBACK");
         found += 1;
     };
     for table in tables {
-        let name = table.name;
-        let (key, columns) = table.columns();
-        let row = format!("({key}) = (SELECT {key} FROM {name} LIMIT 1)");
-        let is_found = || table.compare(database).is_err();
-        for column in columns {
+        let (row, is_found) = (table.first_row(database), || {
+            table.compare(database).is_err()
+        });
+        for column in table.columns().1 {
             // Whatever it is, then it is another.
-            let other = format!(
-                "CASE typeof({column}) WHEN 'blob' THEN x'00' WHEN 'text' THEN 'x' \
-                 WHEN 'null' THEN 0 ELSE {column} + 1 END"
-            );
-            wrong(
-                &format!("UPDATE {name} SET {column} = {other} WHERE {row}"),
-                &is_found,
-            );
+            let other = match column {
+                "name" => "'x'".to_owned(),
+                "body" => "x'00'".to_owned(),
+                number => format!("COALESCE({number}+1,0)"),
+            };
+            let sql = format!("UPDATE {} SET {column}={other} WHERE {row}", table.name);
+            wrong(&sql, &is_found);
         }
-        wrong(&format!("DELETE FROM {name} WHERE {row}"), &is_found);
+        let sql = format!("DELETE FROM {} WHERE {row}", table.name);
+        wrong(&sql, &is_found);
     }
     let checkpoints = || tables::checkpoints(database, journal).is_err();
     for statement in [

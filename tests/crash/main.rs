@@ -3,8 +3,10 @@
 //! is the fold of the journal, row by row.
 //!
 //! `TICKRING_CRASH_ROUNDS` (default 10) tells how often, `TICKRING_CRASH_SEED` from which seed, and
-//! `TICKRING_CRASH_BINARY` which binary is run instead of the one that was just built. The seed makes
-//! load and moments the same again, but not what threads and disks make of them.
+//! `TICKRING_CRASH_BINARY` which binary is run instead of the one that was just built, and
+//! `TICKRING_CRASH_MYSQL` (`mysql://…`, with rights to create databases) on which server the tables are
+//! instead of in a SQLite file. The seed makes load and moments the same again, but not what threads
+//! and disks make of them.
 #![cfg(feature = "database")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(
@@ -13,6 +15,7 @@
 )]
 
 mod check;
+mod database;
 mod faults;
 mod publish;
 mod subscribe;
@@ -28,6 +31,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use check::Journal;
+use database::Place;
 use publish::Publisher;
 use subscribe::Subscriber;
 
@@ -64,15 +68,17 @@ impl Drop for Data {
 struct Server(Child);
 
 impl Server {
-    fn start(data: &Path, cores: u64) -> Self {
+    fn start(data: &Path, place: &Place, cores: u64) -> Self {
         let binary = std::env::var_os("TICKRING_CRASH_BINARY")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_tickring").into());
+        let database = place.url.iter().flat_map(|url| ["--mysql", url]);
         let child = Command::new(binary)
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(["--cores", &cores.to_string(), "--pin=false"])
             // Small, so that a run has many segments and states.
             .args(["--journal-lanes", "2", "--journal-segment-bytes", "256KiB"])
+            .args(database)
             .env("TICKRING_LOG", "warn")
             .current_dir(data)
             .stdin(Stdio::null())
@@ -121,6 +127,7 @@ fn killed_at_random_moments_the_server_loses_and_doubles_nothing() {
     let _ = std::fs::remove_dir_all(&dir); // of a process that had this number before
     std::fs::create_dir_all(&dir).unwrap();
     let data = Data(dir);
+    let place = Place::new();
 
     let mut publishers: Vec<Publisher> = (0..4)
         .map(|number| Publisher::new(number, number < 3, random.u64(..)))
@@ -128,7 +135,13 @@ fn killed_at_random_moments_the_server_loses_and_doubles_nothing() {
     let mut subscribers: Vec<Subscriber> = (0..3).map(|_| Subscriber::default()).collect();
     let begin = Instant::now();
     for round in 1..=rounds {
-        life(&data.0, &mut random, &mut publishers, &mut subscribers);
+        life(
+            &data.0,
+            &place,
+            &mut random,
+            &mut publishers,
+            &mut subscribers,
+        );
         if round % 20 == 0 {
             let answered: usize = publishers.iter().map(Publisher::answered).sum();
             eprintln!(
@@ -138,7 +151,7 @@ fn killed_at_random_moments_the_server_loses_and_doubles_nothing() {
         }
     }
     // The last life ends in order: what was not answered is sent again, and a little more.
-    let mut server = Server::start(&data.0, random.u64(1..=3));
+    let mut server = Server::start(&data.0, &place, random.u64(1..=3));
     let address = server.address();
     for publisher in &mut publishers {
         publisher.finish(&address);
@@ -149,7 +162,7 @@ fn killed_at_random_moments_the_server_loses_and_doubles_nothing() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait(), Some(0));
     eprintln!("{rounds} kills, {:?}", begin.elapsed());
-    check_all(rounds, &data.0, &publishers, &subscribers);
+    check_all(rounds, &data.0, &place, &publishers, &subscribers);
     eprintln!("seed {seed}: all is well after {:?}", begin.elapsed());
 }
 
@@ -157,11 +170,12 @@ fn killed_at_random_moments_the_server_loses_and_doubles_nothing() {
 /// it was just told to stop.
 fn life(
     data: &Path,
+    place: &Place,
     random: &mut fastrand::Rng,
     publishers: &mut [Publisher],
     subscribers: &mut [Subscriber],
 ) {
-    let mut server = Server::start(data, random.u64(1..=3));
+    let mut server = Server::start(data, place, random.u64(1..=3));
     let pause = |milliseconds| std::thread::sleep(Duration::from_millis(milliseconds));
     if random.u8(0..8) == 0 {
         pause(random.u64(0..100));
@@ -193,12 +207,18 @@ fn life(
 }
 
 /// Checks everything, and that the checks can fail.
-fn check_all(rounds: u64, data: &Path, publishers: &[Publisher], subscribers: &[Subscriber]) {
+fn check_all(
+    rounds: u64,
+    data: &Path,
+    place: &Place,
+    publishers: &[Publisher],
+    subscribers: &[Subscriber],
+) {
     let mut journal = Journal::read(&data.join("journal")).unwrap();
     check::seqs(&journal).unwrap();
     let commands = check::commands(&journal, publishers).unwrap();
     let (durable, volatile) = check::seen(&journal, subscribers).unwrap();
-    let database = rusqlite::Connection::open(data.join("tickring.sqlite")).unwrap();
+    let database = place.open(data);
     let tables = tables::tables(&database, &journal).unwrap();
     let mut told = Vec::new();
     for table in &tables {
@@ -211,7 +231,11 @@ fn check_all(rounds: u64, data: &Path, publishers: &[Publisher], subscribers: &[
     eprintln!("journal: {events} events, each topic numbered from 1 without a gap");
     eprintln!("{commands:?}; {repeated} answered ones repeated, with the same answer");
     eprintln!("seen and found again: {durable} durable events, {volatile} volatile ones");
-    eprintln!("rows equal to the fold of the journal: {}", told.join(", "));
+    eprintln!(
+        "{}: rows equal to the fold of the journal: {}",
+        database.version(),
+        told.join(", ")
+    );
     assert!(
         commands.retried > 0 && volatile > 0,
         "a run that shows nothing: {commands:?}"

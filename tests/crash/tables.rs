@@ -3,14 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::Connection;
 use rusqlite::types::Value;
 use tickring_protocol::{EventKind, Quote, Trade};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::check::{Checked, Event, Journal, ensure};
-
-type Row = Vec<Value>;
+use super::database::{Database, Row};
 
 /// A table: all of its columns, those of its key first.
 pub(crate) struct Table {
@@ -33,7 +31,7 @@ const CANDLES: [(&str, u64); 4] = [
 const REGULAR: u64 = 2;
 
 /// Every table, as the journal's events make it. The ids of topics are the database's own.
-pub(crate) fn tables(database: &Connection, journal: &Journal) -> Checked<Vec<Table>> {
+pub(crate) fn tables(database: &Database, journal: &Journal) -> Checked<Vec<Table>> {
     let ids = ids(database)?;
     let (mut topics, mut ticks, mut latest, mut events) = (vec![], vec![], vec![], vec![]);
     let mut candles: [Vec<Row>; 4] = Default::default();
@@ -95,22 +93,22 @@ pub(crate) fn tables(database: &Connection, journal: &Journal) -> Checked<Vec<Ta
 
 impl Table {
     /// The table has these rows and no others, in every column. Gives how many.
-    pub(crate) fn compare(&self, database: &Connection) -> Checked<usize> {
+    pub(crate) fn compare(&self, database: &Database) -> Checked<usize> {
         let named: Vec<&str> = self.columns.split(',').collect();
-        let sql = format!("SELECT name FROM pragma_table_info('{}')", self.name);
-        let columns = rows(database, &sql)?.len();
+        let columns = database.width(self.name)?;
         ensure!(
             columns == named.len(),
             "{} has {columns} columns",
             self.name
         );
+        let shown: Vec<String> = named.iter().map(|column| database.shown(column)).collect();
         let sql = format!(
             "SELECT {} FROM {} ORDER BY {}",
-            self.columns,
+            shown.join(","),
             self.name,
             self.columns().0
         );
-        let found = rows(database, &sql)?;
+        let found = database.rows(&sql)?;
         for (found, expected) in found.iter().zip(&self.expected) {
             ensure!(
                 found == expected,
@@ -129,6 +127,16 @@ impl Table {
         Ok(found)
     }
 
+    /// A condition that its first row alone fulfils.
+    pub(crate) fn first_row(&self, database: &Database) -> String {
+        let (key, _) = self.columns();
+        let first = format!("SELECT {key} FROM {} LIMIT 1", self.name);
+        let first = integers(&database.rows(&first).unwrap()[0]);
+        let is = |(column, value): (&str, i64)| format!("{column}={value}");
+        let parts: Vec<String> = key.split(',').zip(first).map(is).collect();
+        parts.join(" AND ")
+    }
+
     /// The names of its key's columns, and of its other columns.
     pub(crate) fn columns(&self) -> (String, Vec<&'static str>) {
         let mut columns: Vec<&str> = self.columns.split(',').collect();
@@ -138,11 +146,8 @@ impl Table {
 }
 
 /// Each lane's checkpoint is behind its last event and not beyond its end.
-pub(crate) fn checkpoints(database: &Connection, journal: &Journal) -> Checked<()> {
-    let found = rows(
-        database,
-        "SELECT lane,journal,position FROM checkpoints ORDER BY lane",
-    )?;
+pub(crate) fn checkpoints(database: &Database, journal: &Journal) -> Checked<()> {
+    let found = database.rows("SELECT lane,journal,position FROM checkpoints ORDER BY lane")?;
     let (lanes, count) = (&journal.lanes, found.len());
     ensure!(
         count == lanes.len(),
@@ -171,8 +176,8 @@ pub(crate) fn checkpoints(database: &Connection, journal: &Journal) -> Checked<(
     Ok(())
 }
 
-fn ids(database: &Connection) -> Checked<HashMap<String, i64>> {
-    let found = rows(database, "SELECT name, id FROM topics")?;
+fn ids(database: &Database) -> Checked<HashMap<String, i64>> {
+    let found = database.rows("SELECT name, id FROM topics")?;
     let id = |row: Row| match row.as_slice() {
         [Value::Text(name), Value::Integer(id)] => Ok((name.clone(), *id)),
         other => Err(format!("topics: {other:?}")),
@@ -285,16 +290,6 @@ fn quote_values(quote: &Quote) -> [Value; 4] {
     [quote.bid.0, quote.bid_qty.0, quote.ask.0, quote.ask_qty.0].map(Value::Integer)
 }
 
-fn rows(database: &Connection, sql: &str) -> Checked<Vec<Row>> {
-    let read = || {
-        let mut statement = database.prepare(sql)?;
-        let columns = statement.column_count();
-        let found = statement.query_map([], |row| (0..columns).map(|at| row.get(at)).collect())?;
-        found.collect::<rusqlite::Result<Vec<Row>>>()
-    };
-    read().map_err(|error| format!("{sql}: {error}"))
-}
-
 fn integers(values: &[Value]) -> Vec<i64> {
     let integer = |value: &Value| match value {
         Value::Integer(number) => *number,
@@ -303,7 +298,7 @@ fn integers(values: &[Value]) -> Vec<i64> {
     values.iter().map(integer).collect()
 }
 
-/// SQLite's integers have a sign; the same 64 bits.
+/// The databases' integers have a sign; the same 64 bits.
 fn int(number: u64) -> Value {
     Value::Integer(number as i64)
 }
