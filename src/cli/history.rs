@@ -19,8 +19,6 @@ use super::text::Stored;
 
 /// How long a page may take; the server refuses one that it has not read by `read_timeout`.
 const PAGE_TIME: Duration = Duration::from_secs(60);
-/// How long a server that cannot answer at present is asked again.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// A read that takes less time has no bar.
 const QUICK: Duration = Duration::from_secs(1);
 const CLOSE: Duration = Duration::from_millis(500);
@@ -64,6 +62,11 @@ pub(super) struct History {
     /// One JSON object a line: topic, kind, and the fields of its kind. Decimals are strings.
     #[arg(long)]
     json: bool,
+
+    /// For how many seconds a server that cannot answer at present, as while its database is away, is
+    /// asked again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    patience: u32,
 
     #[command(flatten)]
     connect: Connect,
@@ -163,17 +166,32 @@ impl History {
     /// One page. A server that has no room at present, or whose database is away, is asked again
     /// for a while.
     fn page(&self, client: &mut Client, query: HistoryQuery) -> Result<HistoryRows, Failure> {
-        let give_up = Instant::now() + PATIENCE;
+        let patience = Duration::from_secs(self.patience.into());
+        let give_up = Instant::now() + patience;
+        let mut told = false;
         loop {
             match client.history(&self.topic, query, PAGE_TIME) {
                 Ok(page) => return Ok(page),
                 Err(ClientError::Refused {
                     code,
+                    text,
                     retry_after_ms,
-                    ..
                 }) if code == ErrorCode::Overloaded as u16 && Instant::now() < give_up => {
+                    // Whoever waits is to know for what.
+                    if !std::mem::replace(&mut told, true) {
+                        let text = if text.is_empty() {
+                            code_name(code)
+                        } else {
+                            text
+                        };
+                        let note = format!(
+                            "tickring: {text}; it is asked again for up to {} s",
+                            self.patience
+                        );
+                        let _ = writeln!(io::stderr(), "{note}"); // nobody reads it
+                    }
                     let wait = Duration::from_millis(retry_after_ms.max(10).into());
-                    std::thread::sleep(wait.min(PATIENCE));
+                    std::thread::sleep(wait.min(patience));
                 }
                 Err(ClientError::Refused { code, text, .. }) => {
                     return Err(Failure::Refused {
