@@ -32,6 +32,19 @@ pub enum StoreError {
         /// Who.
         user: String,
     },
+    /// A way of signing in that is not spoken here. MySQL also names one at random to a user whom it
+    /// does not have.
+    #[error(
+        "the database server at {address} refuses user `{user}`: wrong user or password, or one who signs in by `{plugin}`, which tickring does not know: ALTER USER `{user}` IDENTIFIED WITH caching_sha2_password BY '...'"
+    )]
+    SignIn {
+        /// Where.
+        address: String,
+        /// Who.
+        user: String,
+        /// How.
+        plugin: String,
+    },
     /// The database is not there, or hidden from the user.
     #[error(
         "there is no database `{database}` that user `{user}` may use; let an administrator run: CREATE DATABASE `{database}`; GRANT ALL ON `{database}`.* TO `{user}`"

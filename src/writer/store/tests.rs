@@ -643,6 +643,67 @@ async fn a_connection_that_is_cut_is_told_as_lost_and_the_batch_can_go_again() {
 }
 
 #[tokio::test]
+async fn ticks_that_an_administrator_has_partitioned_by_time_are_written_and_read_as_ever() {
+    let Some(place) = Place::mysql().await else {
+        return;
+    };
+    drop(place.open().await); // makes the tables
+    let partitions =
+        "PARTITION old VALUES LESS THAN (2000), PARTITION later VALUES LESS THAN MAXVALUE";
+    let by_time = format!("ALTER TABLE ticks PARTITION BY RANGE (event_ns) ({partitions})");
+    place.sql(&by_time).await;
+    let mut store = place.open().await;
+    let id = topic(&mut store, "market/X").await;
+    let ticks: Vec<TickRow> = (1..=3).map(|seq| trade_tick(id, seq, 5)).collect();
+    for position in [1, 1, 2] {
+        let batch = Batch {
+            ticks: ticks.clone(),
+            checkpoint: at(position),
+            ..Batch::default()
+        };
+        commit(&mut store, batch).await;
+    }
+    let all = PageQuery::all(id, 10);
+    assert_eq!(store.page_ticks(&all).await.unwrap(), ticks);
+    place.sql("ALTER TABLE ticks DROP PARTITION old").await;
+    assert_eq!(store.page_ticks(&all).await.unwrap(), ticks[1..]);
+}
+
+#[tokio::test]
+async fn a_user_new_to_mysql_signs_in_over_tls_and_without_it() {
+    let Some(place) = Place::mysql().await else {
+        return;
+    };
+    if place.sql("SELECT VERSION()").await.concat()[0].contains("MariaDB") {
+        return; // it has no caching_sha2_password
+    }
+    // That keeps a short proof of who has signed in once. A new user has to send the password:
+    // within TLS as it is, otherwise under the server's RSA key.
+    let tls = "?require_ssl=true&verify_ca=false&verify_identity=false";
+    for (name, options) in [("tls", tls), ("rsa", "")] {
+        let user = format!("{name}_{}", std::process::id());
+        place
+            .sql(&format!(
+                "CREATE USER {user}@'%' IDENTIFIED WITH caching_sha2_password BY 'p'"
+            ))
+            .await;
+        let rights = format!("GRANT ALL ON {}.* TO {user}@'%'", place.database());
+        place.sql(&rights).await;
+        for word in ["wrong", "p"] {
+            let url = format!("{}{options}", place.url_as(&user, word, None));
+            match MySqlStore::connect(&url).await {
+                Ok(_) => assert_eq!(word, "p"),
+                Err(error) => assert!(
+                    word == "wrong" && error.to_string().contains("wrong user or password"),
+                    "{name}: {error}"
+                ),
+            }
+        }
+        place.sql(&format!("DROP USER {user}@'%'")).await;
+    }
+}
+
+#[tokio::test]
 async fn a_url_that_asks_for_tls_gets_it() {
     let Some(place) = Place::mysql().await else {
         return;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts, OptsBuilder};
+use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder};
 
 use super::super::StoreError;
 use super::super::schema::{self, SCHEMA_VERSION};
@@ -209,6 +209,11 @@ pub(super) fn meaning(target: &Target, error: Error) -> StoreError {
         return match error {
             Error::Url(error) => StoreError::Url {
                 reason: error.to_string(),
+            },
+            Error::Driver(DriverError::UnknownAuthPlugin { name }) => StoreError::SignIn {
+                address: target.address.clone(),
+                user: target.user.clone(),
+                plugin: name,
             },
             other => StoreError::Lost {
                 reason: other.to_string(),
