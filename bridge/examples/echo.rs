@@ -2,8 +2,8 @@
 //! test suite needs to judge a server.
 //!
 //! ```sh
-//! cargo run --release -p tickring-bridge --example echo -- 127.0.0.1:9001
-//! wstest -m fuzzingclient -s spec.json # {"servers":[{"url":"ws://127.0.0.1:9001"}],"cases":["*"],"exclude-cases":["12.*","13.*"]}
+//! cargo build --release -p tickring-bridge --example echo
+//! tests/autobahn --all target/release/examples/echo
 //! ```
 #![forbid(unsafe_code)]
 
@@ -38,5 +38,6 @@ async fn main() -> std::io::Result<()> {
             .on_upgrade(echo)
     };
     let listener = tokio::net::TcpListener::bind(address).await?;
+    println!("listening on {}", listener.local_addr()?);
     axum::serve(listener, Router::new().fallback(any(upgrade))).await
 }
