@@ -64,8 +64,11 @@ async fn upgrade(
 ) -> Response {
     let metrics = &app.upstream.metrics;
     if !is_allowed(&headers, &app.upstream.config.allowed_origins) {
-        let origin = headers.get(ORIGIN);
-        tracing::info!(%peer, ?origin, "refused: pages of that origin may not connect; see --allow-origin");
+        let origin = headers
+            .get(ORIGIN)
+            .map_or(&[][..], |origin| origin.as_bytes());
+        let origin = &*String::from_utf8_lossy(origin); // text is escaped
+        tracing::info!(%peer, origin, "refused: pages of that origin may not connect; see --allow-origin");
         metrics.count_refused("origin");
         return (StatusCode::FORBIDDEN, "this origin is not allowed\n").into_response();
     }

@@ -224,7 +224,7 @@ function frame(now) {
   frames += 1;
   watch.draw(now);
   header.draw();
-  tape.draw();
+  tape.draw(now);
   chart.draw();
   figures(now);
   requestAnimationFrame(frame);

@@ -6,8 +6,12 @@ import { KEPT } from './trades.js';
 const SIDES = { buy: 'Buy', sell: 'Sell' };
 const TONES = { buy: 'up', sell: 'down' };
 
+/** Nobody reads faster than this, and with each trade the whole list moves down and is painted anew. */
+const DRAW_MS = 150;
+
 export class Tape {
   #body; #empty; #count;
+  #drawnAt = -Infinity;
   #fresh = [];
   #all = null;
   #counted = 0;
@@ -27,18 +31,20 @@ export class Tape {
     this.#fresh = [];
   }
 
-  /** Draws what changed; once a frame. */
-  draw() {
+  /** Draws what changed, a few times a second; a list as a whole at once. */
+  draw(nowMs) {
+    if (!this.#all && (!this.#fresh.length || nowMs - this.#drawnAt < DRAW_MS)) return;
+    this.#drawnAt = nowMs;
     const body = this.#body;
     if (this.#all) {
       body.replaceChildren(...this.#all.map(row));
       this.#all = null;
-    } else if (this.#fresh.length) {
+    } else {
       const fresh = this.#fresh.slice(-KEPT).reverse(); // more than fit: only those that stay
       body.prepend(...fresh.map(row));
       while (body.rows.length > KEPT) body.lastChild.remove();
       this.#fresh = [];
-    } else return;
+    }
     const count = body.rows.length;
     if (count === this.#counted) return;
     this.#counted = count;

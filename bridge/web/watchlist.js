@@ -6,6 +6,10 @@ import { changePercent, direction, grouped } from './decimal.js';
 const SPARE_ROWS = 4; // above and below what is in sight
 const RESORT_MS = 1_000;
 const FLASH_MS = 650;
+/** A flash of the same direction is not begun anew sooner. */
+const FLASH_AGAIN_MS = 250;
+/** A row's sparkline, whose points stand for a second each, is drawn no more often. */
+const SPARK_MS = 250;
 const SPARK = { width: 60, height: 24 };
 
 const SORTS = {
@@ -101,7 +105,9 @@ export class WatchList {
     if (this.#layoutDirty) this.#layout();
     for (const row of this.#rows) {
       const { instrument } = row;
-      if (instrument && row.drawn !== instrument.version) this.#write(row, instrument);
+      if (!instrument) continue;
+      if (row.drawn !== instrument.version) this.#write(row, instrument, nowMs);
+      if (row.sparkStale && nowMs - row.sparkedAt >= SPARK_MS) this.#spark(row, instrument, nowMs);
     }
   }
 
@@ -179,7 +185,7 @@ export class WatchList {
     canvas.setAttribute('aria-hidden', 'true');
     cells.spark.append(canvas);
     this.#body.append(element);
-    const row = { element, cells, canvas, instrument: null, place: -1, drawn: -1, last: null, flash: null };
+    const row = { element, cells, canvas, instrument: null, place: -1, drawn: -1, last: null, flash: null, flashed: 0, flashedAt: 0, sparkStale: false, sparkedAt: 0 };
     this.#rows.push(row);
     return row;
   }
@@ -205,7 +211,7 @@ export class WatchList {
     element.classList.toggle('cursor', place === this.#cursor);
   }
 
-  #write(row, one) {
+  #write(row, one, nowMs) {
     const { cells } = row;
     put(cells.symbol, one.symbol);
     put(cells.last, one.last === null ? '–' : grouped(one.last));
@@ -216,20 +222,27 @@ export class WatchList {
     put(cells.bid, one.bid === null ? '–' : grouped(one.bid));
     put(cells.ask, one.ask === null ? '–' : grouped(one.ask));
     put(cells.volume, one.volumeText === null ? '–' : short(one.volumeText));
-    if (row.last !== null && one.last !== row.last && one.moved !== 0) this.#flash(row, one.moved);
-    if (row.last !== one.last || row.drawn < 0) this.#spark(row.canvas, one, moved);
+    if (row.last !== null && one.last !== row.last && one.moved !== 0) this.#flash(row, one.moved, nowMs);
+    if (row.drawn < 0) row.sparkedAt = -Infinity;
+    if (row.last !== one.last || row.drawn < 0) row.sparkStale = true;
     row.last = one.last;
     row.drawn = one.version;
   }
 
-  #flash(row, moved) {
-    if (this.#still.matches) return;
+  #flash(row, moved, nowMs) {
+    if (this.#still.matches || (row.flashed === moved && nowMs - row.flashedAt < FLASH_AGAIN_MS)) return;
     row.flash?.cancel();
+    row.flashed = moved;
+    row.flashedAt = nowMs;
     const from = moved > 0 ? this.#colours.upFlash : this.#colours.downFlash;
-    row.flash = row.cells.last.animate([{ backgroundColor: from }, { backgroundColor: 'transparent' }], { duration: FLASH_MS, easing: 'ease-out' });
+    row.flash = row.cells.last.animate([{ backgroundColor: from }, { backgroundColor: 'transparent' }], { duration: FLASH_MS, easing: 'steps(6, end)' });
   }
 
-  #spark(canvas, one, moved) {
+  #spark(row, one, nowMs) {
+    row.sparkStale = false;
+    row.sparkedAt = nowMs;
+    const { canvas } = row;
+    const moved = one.last !== null && one.open !== null ? direction(one.open, one.last) : 0;
     const scale = devicePixelRatio || 1;
     const width = SPARK.width * scale;
     const height = SPARK.height * scale;

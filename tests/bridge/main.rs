@@ -4,6 +4,7 @@
 mod client;
 mod faults;
 mod history;
+mod log;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -344,28 +345,7 @@ fn a_slow_client_is_brought_to_the_latest_state_and_nobody_else_notices() {
         let mut burst = Vec::new();
         for _ in 0..500 {
             last += 1;
-            let mut body = Vec::new();
-            Trade {
-                price: Micros(last),
-                ..Trade::default()
-            }
-            .encode(&mut body);
-            let mut payload = Vec::new();
-            Publish {
-                kind: EventKind::Trade as u16,
-                event_ns: 0,
-                body: &body,
-            }
-            .encode(&mut payload);
-            Frame::Command(Command {
-                request_id: last as u64,
-                topic_id: 0,
-                command: PUBLISH,
-                topic: "market/X",
-                payload: &payload,
-                quiet: true,
-            })
-            .encode(&mut burst);
+            quiet_trade("market/X", last, &mut burst);
         }
         wire.bytes(&burst);
         let seq = last as u64;
@@ -393,6 +373,82 @@ fn a_slow_client_is_brought_to_the_latest_state_and_nobody_else_notices() {
     }
     assert!(gaps > 0, "it was never slow");
     assert!(metric(&bridge, "tickring_bridge_history_bytes") <= 128 << 10);
+}
+
+/// Adds a trade to what is to be sent; nobody waits for its reply.
+fn quiet_trade(topic: &str, n: i64, out: &mut Vec<u8>) {
+    let mut body = Vec::new();
+    Trade {
+        price: Micros(n),
+        ..Trade::default()
+    }
+    .encode(&mut body);
+    let mut payload = Vec::new();
+    Publish {
+        kind: EventKind::Trade as u16,
+        event_ns: 0,
+        body: &body,
+    }
+    .encode(&mut payload);
+    Frame::Command(Command {
+        request_id: n as u64,
+        topic_id: 0,
+        command: PUBLISH,
+        topic,
+        payload: &payload,
+        quiet: true,
+    })
+    .encode(out);
+}
+
+#[test]
+fn a_client_that_is_slow_with_many_topics_is_brought_to_the_latest_state_of_each() {
+    const TOPICS: usize = 8;
+    let node = node(|_| {});
+    let bridge = bridge(node.local_addr(), |config| config.outbox_bytes = 4 << 10);
+    let topics: Vec<String> = (0..TOPICS).map(|n| format!("market/X{n}")).collect();
+    let mut wire = Wire::open(&node);
+    let (mut slow, _) = Json::open(&bridge);
+    let (mut quick, _) = Json::open(&bridge);
+    for topic in &topics {
+        slow.subscribe(topic, 0, "0");
+    }
+    quick.subscribe(&topics[0], 0, "0");
+    let mut last = 0;
+    while last < 10_000 {
+        let mut burst = Vec::new();
+        for _ in 0..100 {
+            last += 1;
+            for topic in &topics {
+                quiet_trade(topic, last, &mut burst);
+            }
+        }
+        wire.bytes(&burst);
+        quick_reads(&mut quick, last as u64);
+    }
+    let (mut next, mut gaps) = (vec![1; TOPICS], 0);
+    while next.iter().any(|next| *next <= last as u64) {
+        let value = slow.next().unwrap();
+        let place = topics.iter().position(|topic| value["topic"] == **topic);
+        let next = &mut next[place.unwrap_or_else(|| panic!("{value}"))];
+        match value["type"].as_str().unwrap() {
+            "event" => {
+                assert_eq!(value["seq"], *next, "{value}");
+                *next += 1;
+            }
+            "gap" => {
+                assert_eq!(
+                    (&value["reason"], &value["first_seq"]),
+                    (&json!("conflated"), &json!(*next))
+                );
+                *next = value["last_seq"].as_u64().unwrap() + 1;
+                gaps += 1;
+            }
+            "snapshot" => assert_eq!(value["seq"], *next - 1),
+            other => panic!("{other}: {value}"),
+        }
+    }
+    assert!(gaps > TOPICS, "it was never slow");
 }
 
 /// Reads up to the event `last`, in order or conflated.

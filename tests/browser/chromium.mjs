@@ -42,6 +42,7 @@ export class Chromium {
     this.#pages.set(sessionId, page);
     await page.call('Page.enable');
     await page.call('Runtime.enable');
+    await page.call('Performance.enable', { timeDomain: 'threadTicks' });
     await page.look({ width, height, scheme, scale });
     return page;
   }
@@ -100,6 +101,12 @@ class Page {
   async look({ width, height, scheme, scale = 1 }) {
     await this.call('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: scale, mobile: false });
     await this.call('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
+  }
+
+  /** Counts, and seconds of the main thread's CPU, since the page began. */
+  async metrics() {
+    const { metrics } = await this.call('Performance.getMetrics');
+    return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
   }
 
   goto(url) { return this.call('Page.navigate', { url }); }

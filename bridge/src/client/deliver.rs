@@ -11,7 +11,7 @@ use super::{Client, Mode, Subscription};
 use crate::close::Close;
 use crate::topic::{CaughtUp, Phase, Start, State, Watcher};
 use crate::upstream::CatchUp;
-use crate::wire::Extra;
+use crate::wire::{Extra, code_name};
 
 /// Bytes after which a message is sent.
 const MESSAGE: usize = 64 << 10;
@@ -104,6 +104,7 @@ impl Client {
         self.outbox.silence(watcher);
         watcher.topic.lock().remove(watcher);
         self.upstream.metrics.subscriptions.dec();
+        self.log_refusal("subscribe", &watcher.topic.name, &code_name(code), text);
         let error = ErrorFrame {
             code,
             frame_type: FrameType::Subscribe as u8,
@@ -257,7 +258,9 @@ impl Client {
             position,
             delayed: false,
         };
-        self.read(subscription, state, room)
+        // Without asking whether the client is late, which other topics may be the cause of: it was put where it is
+        // to be.
+        self.read_on(subscription, state, room)
     }
 
     /// Reads on in the topic's log, unless the client is too slow for that.
@@ -268,7 +271,7 @@ impl Client {
         room: &mut usize,
     ) -> Turn {
         let Mode::Live {
-            mut position,
+            position,
             mut delayed,
         } = subscription.mode
         else {
@@ -297,6 +300,25 @@ impl Client {
                 }
             }
         }
+        subscription.mode = Mode::Live { position, delayed };
+        self.read_on(subscription, state, room)
+    }
+
+    /// Takes what the topic's log has behind the client's position.
+    fn read_on(
+        &mut self,
+        subscription: &mut Subscription,
+        state: &mut State,
+        room: &mut usize,
+    ) -> Turn {
+        let Mode::Live {
+            mut position,
+            delayed,
+        } = subscription.mode
+        else {
+            return Turn::Done;
+        };
+        let watcher = subscription.watcher.clone();
         let protocol = self.protocol() as usize;
         while *room > 0
             && let Some(record) = state.log.get(position)

@@ -11,6 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
@@ -87,6 +88,8 @@ pub(crate) struct Client {
     pieces: Vec<Bytes>,
     heard: Instant,
     pinged: u32,
+    /// Something that it asked for was refused, and the log has it.
+    refusal_logged: AtomicBool,
 }
 
 /// Why a turn of the client's loop ended.
@@ -117,6 +120,7 @@ impl Client {
             pieces: Vec::new(),
             heard: Instant::now(),
             pinged: 0,
+            refusal_logged: AtomicBool::new(false),
         }
     }
 
@@ -150,6 +154,14 @@ impl Client {
                 tracing::info!(%peer, name, code, reason, detail, "a client was closed");
             }
             _ => tracing::debug!(%peer, name, "a client has gone"),
+        }
+    }
+
+    /// Of what a client asks for in vain only the first is logged: it may ask again and again.
+    fn log_refusal(&self, request: &str, topic: &str, code: &str, detail: &str) {
+        if !self.refusal_logged.swap(true, Ordering::Relaxed) {
+            let (peer, name) = (self.peer, &*self.name);
+            tracing::info!(%peer, name, request, topic, code, detail, "a request was refused; more of this client are not logged");
         }
     }
 

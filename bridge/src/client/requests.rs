@@ -15,7 +15,7 @@ use super::{Client, Mode, Subscription, wall_ns};
 use crate::close::Close;
 use crate::topic::{Watcher, default_policy};
 use crate::upstream::{Commands, Outgoing};
-use crate::wire::{Ask, Extra, Fault, TopicKey};
+use crate::wire::{self, Ask, Extra, Fault, TopicKey};
 
 /// Reads of stored rows that one client may have under way.
 pub(super) const READS: usize = 8;
@@ -137,7 +137,7 @@ impl Client {
         let protocol = self.protocol();
         self.outbox
             .push(protocol.encode_with(&Frame::Welcome(welcome), "", Extra::Upstream(up)));
-        if protocol == crate::wire::Protocol::Binary {
+        if protocol == wire::Protocol::Binary {
             self.outbox.push(protocol.status(up)); // WELCOME has no field for it
         }
     }
@@ -320,6 +320,8 @@ impl Client {
     }
 
     fn refuse(&self, frame: FrameType, id: u64, topic: &str, code: ErrorCode, text: &str) {
+        let request = wire::refused(frame as u8).unwrap_or_default();
+        self.log_refusal(request, topic, code.name(), text);
         let error = ErrorFrame {
             code: code as u16,
             frame_type: frame as u8,
@@ -337,6 +339,7 @@ impl Client {
     }
 
     fn refuse_command(&self, id: u64, topic: &str, code: ErrorCode, text: &str) {
+        self.log_refusal("command", topic, code.name(), text);
         let reply = Reply {
             request_id: id,
             topic_id: 0,

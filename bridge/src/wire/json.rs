@@ -148,7 +148,8 @@ pub(super) fn encode(frame: &Frame<'_>, topic: &str, extra: Extra) -> Bytes {
     }
 }
 
-fn refused(frame_type: u8) -> Option<&'static str> {
+/// What a client asked for with a frame of that type.
+pub(crate) fn refused(frame_type: u8) -> Option<&'static str> {
     Some(match FrameType::from_byte(frame_type)? {
         FrameType::Hello => "hello",
         FrameType::Subscribe => "subscribe",

@@ -8,6 +8,7 @@ use axum::extract::ws::Message;
 use bytes::Bytes;
 use tickring_protocol::{ErrorCode, Frame};
 
+pub(crate) use json::refused;
 pub(crate) use request::{Ask, Fault, TopicKey};
 
 /// How a client is spoken to.
