@@ -6,6 +6,7 @@
 //! tests/autobahn --all target/release/examples/echo
 //! ```
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "it tells where it listens")]
 
 use axum::Router;
 use axum::extract::WebSocketUpgrade;

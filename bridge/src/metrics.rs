@@ -98,3 +98,39 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_is_exported_is_what_the_operations_guide_lists() {
+        let metrics = Metrics::new();
+        // Those with labels are told from their first value on.
+        metrics.client("any").inc();
+        metrics.count_closed("any");
+        metrics.count_refused("any");
+        let text = metrics.text();
+        let exported: BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .map(|line| match line.split_once(' ') {
+                Some((name, "counter")) => format!("{name}_total"),
+                Some((name, _)) => name.to_owned(),
+                None => panic!("{line}"),
+            })
+            .collect();
+        let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/OPERATIONS.md");
+        let guide = std::fs::read_to_string(guide).expect("it is part of the repository");
+        let listed: BTreeSet<String> = guide
+            .lines()
+            .filter(|line| line.starts_with("  | `tickring_bridge_"))
+            .filter_map(|line| line.split('|').nth(1))
+            .flat_map(|names| names.split(','))
+            .map(|name| name.trim().trim_matches('`').to_owned())
+            .collect();
+        assert_eq!(exported, listed);
+    }
+}

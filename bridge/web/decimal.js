@@ -4,6 +4,8 @@
 const SCALE = 1_000_000n;
 const PATTERN = /^(-?)(\d+)(?:\.(\d{1,6}))?$/;
 
+const SHORT = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
+
 /** `"-1.25"` to `-1250000n`. Throws a RangeError for what is no decimal of at most six places. */
 export function toMicros(text) {
   const match = PATTERN.exec(text);
@@ -52,6 +54,15 @@ export function changePercent(first, last) {
   const text = `${rounded / 100n}.${String(rounded % 100n).padStart(2, '0')}%`;
   if (rounded === 0n) return text;
   return difference < 0n ? `-${text}` : `+${text}`;
+}
+
+/** Per cent for a narrow column: of a hundred and more one decimal, of a thousand and more none, of a million in short. */
+export function narrowPercent(text) {
+  const size = Math.abs(parseFloat(text));
+  if (!(size >= 100)) return text;
+  const sign = text.startsWith('-') ? '-' : '+';
+  if (size >= 1e5) return `${sign}${SHORT.format(size)}%`;
+  return `${sign}${size.toLocaleString('en', { maximumFractionDigits: size < 1000 ? 1 : 0 })}%`;
 }
 
 /** The sign of `last - first`: -1, 0 or 1. */

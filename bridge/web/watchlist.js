@@ -1,7 +1,7 @@
 // The watch list: a virtual grid. Only the rows in sight exist, and once a frame those whose instrument
 // has changed are written anew, cell by cell. Eight thousand instruments cost what thirty cost.
 
-import { changePercent, direction, grouped } from './decimal.js';
+import { changePercent, direction, grouped, narrowPercent } from './decimal.js';
 
 const SPARE_ROWS = 4; // above and below what is in sight
 const RESORT_MS = 1_000;
@@ -214,13 +214,13 @@ export class WatchList {
   #write(row, one, nowMs) {
     const { cells } = row;
     put(cells.symbol, one.symbol);
-    put(cells.last, one.last === null ? '–' : grouped(one.last));
+    price(cells.last, one.last);
     const moved = one.last !== null && one.open !== null ? direction(one.open, one.last) : 0;
-    put(cells.change, one.last !== null && one.open !== null ? changePercent(one.open, one.last) : '–');
+    put(cells.change, one.last !== null && one.open !== null ? narrowPercent(changePercent(one.open, one.last)) : '–');
     const tone = moved > 0 ? 'c-change num up' : moved < 0 ? 'c-change num down' : 'c-change num';
     if (cells.change.className !== tone) cells.change.className = tone;
-    put(cells.bid, one.bid === null ? '–' : grouped(one.bid));
-    put(cells.ask, one.ask === null ? '–' : grouped(one.ask));
+    price(cells.bid, one.bid);
+    price(cells.ask, one.ask);
     put(cells.volume, one.volumeText === null ? '–' : short(one.volumeText));
     if (row.last !== null && one.last !== row.last && one.moved !== 0) this.#flash(row, one.moved, nowMs);
     if (row.drawn < 0) row.sparkedAt = -Infinity;
@@ -301,6 +301,16 @@ export class WatchList {
 /** Writes a cell if that is another text: what the browser is not told of, it does not lay out. */
 function put(cell, text) {
   if (cell.firstChild) { if (cell.firstChild.data !== text) cell.firstChild.data = text; } else cell.append(text);
+}
+
+/** Characters of a price beyond which it is set smaller: it is shown whole or not at all. */
+const LONG_PRICE = 10;
+
+function price(cell, value) {
+  const text = value === null ? '–' : grouped(value);
+  put(cell, text);
+  const long = text.length > LONG_PRICE;
+  if (cell.classList.contains('long') !== long) cell.classList.toggle('long', long);
 }
 
 const SHORT = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });

@@ -24,6 +24,7 @@
 
 mod body;
 mod code;
+mod date;
 mod decimal;
 mod decode;
 mod encode;
@@ -38,6 +39,7 @@ pub use body::{
     BodyError, EventKind, MarketState, NodeStats, PUBLISH, Publish, Quote, Side, SlowClient, Trade,
 };
 pub use code::ErrorCode;
+pub use date::Date;
 pub use decimal::FieldError;
 pub use decode::{DecodeError, Decoded, decode};
 pub use frame::{

@@ -9,12 +9,11 @@ use std::io::{self, Write};
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use tickring_client::protocol::{
-    Candle, Event, Gap, MarketState, NodeStats, Quote, Series, Snapshot, StoredTick, TickContent,
-    Trade,
+    Candle, Date, Event, Gap, MarketState, NodeStats, Quote, Series, Snapshot, StoredTick,
+    TickContent, Trade,
 };
 
 use super::body::{Body, reason_name};
-use super::clock::Date;
 
 /// Writes an event, of kind `trade`, `quote`, `message`, `candle`, `node_stats` or `event`.
 pub(super) fn event(out: &mut impl Write, topic: &str, event: &Event<'_>) -> io::Result<()> {

@@ -6,8 +6,8 @@ use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tickring_protocol::{
-    Candle, ErrorCode, EventKind, Frame, FrameType, GapReason, MarketState, Micros, NodeStats,
-    Policy, Quote, StoredTick, TickContent, Trade,
+    Candle, Date, ErrorCode, EventKind, Frame, FrameType, GapReason, MarketState, Micros,
+    NodeStats, Policy, Quote, StoredTick, TickContent, Trade,
 };
 
 use super::{Extra, Protocol, code_name};
@@ -386,25 +386,5 @@ impl Object {
             self = self.quoted(key, value);
         }
         self
-    }
-}
-
-/// A date of the Gregorian calendar, `2024-08-08`, of days since 1970-01-01.
-struct Date(i32);
-
-impl Display for Date {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Counted in years that begin in March, so that the leap day is a year's last, and in
-        // eras of 400 years, after which the calendar repeats.
-        let days = i64::from(self.0) + 719_468; // since 0000-03-01
-        let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-        let year_of_era =
-            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let months = (5 * day_of_year + 2) / 153; // since March
-        let day = day_of_year - (153 * months + 2) / 5 + 1;
-        let month = if months < 10 { months + 3 } else { months - 9 };
-        let year = year_of_era + era * 400 + i64::from(month <= 2);
-        write!(f, "{year:04}-{month:02}-{day:02}")
     }
 }

@@ -1,6 +1,6 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { toMicros, fromMicros, padded, change, changePercent, direction, grouped, add } from '../decimal.js';
+import { toMicros, fromMicros, padded, change, changePercent, narrowPercent, direction, grouped, add } from '../decimal.js';
 
 test('decimals are exact both ways, over the whole range of the wire', () => {
   for (const text of ['0', '61800.30', '-0.000001', '9223372036854.775807', '-9223372036854.775808', '0.1']) {
@@ -23,6 +23,11 @@ test('per cent are rounded to two places, half away from zero', () => {
   assert.equal(changePercent('-2', '-1'), '+50.00%');
   assert.equal(changePercent('3', '3.00001'), '0.00%');
   assert.equal(changePercent('0', '1'), '');
+});
+
+test('per cent fit a narrow column', () => {
+  const narrow = ['', '0.00%', '+99.99%', '-186.25%', '+999.94%', '+1234.56%', '-28869794.23%'].map(narrowPercent);
+  assert.deepEqual(narrow, ['', '0.00%', '+99.99%', '-186.3%', '+999.9%', '+1,235%', '-28.9M%']);
 });
 
 test('direction and sum', () => {
