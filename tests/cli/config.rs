@@ -236,7 +236,7 @@ fn the_instruments_file_is_read_at_start_and_a_mistake_in_it_is_told() {
         finish(server.client(&["pub", symbol, trade])).ok();
     }
     let day = |symbol| {
-        let args = ["sub", symbol, "--json", "--idle-exit", "0.5"];
+        let args = ["sub", symbol, "--json", "--idle-exit", "2"];
         finish(server.client(&args)).ok()
     };
     assert_eq!(day("candle/1d/AAPL"), "");
