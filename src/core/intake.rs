@@ -7,7 +7,7 @@ use tickring_protocol::{
 
 use super::connection::{Farewell, Parked, Receiving};
 use super::mail::{Ask, ConnectionRef, ReplyHead, Request, Want, store};
-use super::owner::Sender;
+use super::owner::{JOURNAL_IS_BEHIND, Sender};
 use super::state::{Event, State};
 use super::{Core, ReceiveEnd};
 
@@ -169,13 +169,13 @@ impl Core {
     }
 
     fn must_wait(&mut self, slot: u32) -> Option<Parked> {
-        if self.quiescing || !self.takes_requests() {
-            return Some(Parked::Mail);
-        }
         let most = self.limits.outbox_bytes + ANSWER_ROOM;
         let connection = self.connection(slot);
-        (connection.outbox.bytes() > most || connection.awaiting >= MOST_AWAITED)
-            .then_some(Parked::Own)
+        // First of all: a refusal for want of room elsewhere needs room here, too.
+        if connection.outbox.bytes() > most || connection.awaiting >= MOST_AWAITED {
+            return Some(Parked::Own);
+        }
+        (self.quiescing || !self.takes_commands()).then_some(Parked::Mail)
     }
 
     fn park(&mut self, slot: u32, reason: Parked) {
@@ -218,7 +218,7 @@ impl Core {
         let code = ErrorCode::Overloaded;
         let text = match self.journal.is_ready() {
             true => "another core is behind; try again after retry_after_ms",
-            false => "the journal is behind or has no room; try again after retry_after_ms",
+            false => JOURNAL_IS_BEHIND,
         };
         match frame {
             Frame::Command(command) => {

@@ -33,6 +33,9 @@ pub struct JournalConfig {
     /// However large the states are, they are written anew each time a lane has grown by this many
     /// bytes: a part of its bound, so that it never fills with what is still needed.
     pub snapshot_most_bytes: u64,
+    /// Bytes that the core may have on their way to the disk of one lane: beyond it commands wait.
+    /// What all cores may have must fit what a lane still has room for when it says that it is full.
+    pub window_bytes: usize,
     /// Which answers are kept for commands that come again.
     pub replies: ReplyLimits,
 }
@@ -52,11 +55,16 @@ pub(super) struct Journal {
     lanes: Vec<Lane>,
     snapshot_bytes: u64,
     snapshot_most_bytes: u64,
+    window_bytes: usize,
+    /// Whether a lane has `window_bytes` on their way.
+    crowded: bool,
     /// The newest answers, for commands that come again.
     pub(super) replies: ReplyWindow,
     /// Whether nothing was left untaken when the turn began, and not too much is held.
     ready: bool,
     failed: bool,
+    /// Monotonic time since which no turn has begun ready; 0: the last one did.
+    blocked_since: u64,
     /// Whether a lane has no room on disk.
     full: bool,
     /// The monotonic time of this turn.
@@ -76,6 +84,9 @@ struct Lane {
     batch: Vec<u8>,
     /// The ticket of the last batch that was taken; 0: none yet.
     taken: u64,
+    /// Tickets and bytes of the batches that were taken and are not on disk yet.
+    posted: VecDeque<(u64, usize)>,
+    posted_bytes: usize,
     /// The newest ticket that is on disk.
     committed: u64,
     /// Where the lane was, in bytes, when it was last heard of, and when a sweep last began.
@@ -154,10 +165,14 @@ impl Journal {
             lanes: (0..config.lanes).map(|_| Lane::default()).collect(),
             snapshot_bytes: config.snapshot_bytes,
             snapshot_most_bytes: config.snapshot_most_bytes,
+            window_bytes: config.window_bytes,
+            crowded: false,
             replies,
             ready: true,
             failed: false,
-            full: false,
+            blocked_since: 0,
+            // Until it is known otherwise: a lane begins without a file.
+            full: config.lanes > 0,
             now_ns: 0,
             held_bytes: 0,
             spare: Vec::new(),
@@ -179,7 +194,19 @@ impl Journal {
 
     /// Whether commands may be taken in.
     pub(super) fn is_ready(&self) -> bool {
-        self.ready && !self.failed
+        self.ready && !self.crowded && !self.failed
+    }
+
+    /// Whether commands have waited for it for as long as `patience`, in nanoseconds.
+    pub(super) fn is_late(&self, patience: u64) -> bool {
+        let since = self.blocked_since;
+        since != 0 && !self.failed && self.now_ns.saturating_sub(since) >= patience
+    }
+
+    /// Takes note of what a lane's batch has grown to.
+    fn grown(&mut self, lane: u32) {
+        let lane = &self.lanes[lane as usize];
+        self.crowded |= lane.batch.len() + lane.posted_bytes >= self.window_bytes;
     }
 
     /// Looks at the start of a turn whether the last one's batches were taken.
@@ -187,6 +214,13 @@ impl Journal {
         self.now_ns = now_ns;
         let taken = self.lanes.iter().all(|lane| lane.batch.is_empty());
         self.ready = taken && self.held_bytes <= MOST_HELD_BYTES && !self.full;
+        let crowded = |lane: &Lane| lane.batch.len() + lane.posted_bytes >= self.window_bytes;
+        self.crowded = self.lanes.iter().any(crowded);
+        self.blocked_since = match self.blocked_since {
+            _ if self.is_ready() => 0,
+            0 => now_ns.max(1),
+            since => since,
+        };
     }
 
     /// Whether something of this core is not on disk yet or not released.
@@ -246,6 +280,7 @@ impl Journal {
             // The journal then keeps all that came since its last state.
             Err(error) => tracing::error!(topic = &*topic.name, %error, "state is not saved"),
         }
+        self.grown(topic.lane);
     }
 
     /// Writes the events of a command; `ends`: nothing else of it follows.
@@ -275,6 +310,7 @@ impl Journal {
                 .encode(ends && left == 0, batch)
                 .expect("a record holds the body of any frame");
         }
+        self.grown(topic.lane);
     }
 
     /// Writes the reply to a command, which ends its group, and keeps it.
@@ -284,6 +320,7 @@ impl Journal {
             reply
                 .encode(true, &mut self.lanes[topic.lane as usize].batch)
                 .expect("a record holds the payload of any frame");
+            self.grown(topic.lane);
         }
     }
 
@@ -384,6 +421,8 @@ impl Core {
             return None;
         }
         lane.taken += 1;
+        lane.posted.push_back((lane.taken, lane.batch.len()));
+        lane.posted_bytes += lane.batch.len();
         Some(std::mem::replace(&mut lane.batch, empty))
     }
 
@@ -419,6 +458,12 @@ impl Core {
             .max(2 * self.ids.cores as u64 * journal.swept_bytes);
         let lane = &mut journal.lanes[lane as usize];
         (lane.committed, lane.releasing) = (ticket, false);
+        while let Some(&(posted, bytes)) = lane.posted.front()
+            && posted <= ticket
+        {
+            lane.posted.pop_front();
+            lane.posted_bytes -= bytes;
+        }
         lane.position = lane.position.max(position);
         if journal.sweep.is_none() && lane.position - lane.swept_at > due {
             journal.begin_sweep();
@@ -447,7 +492,8 @@ impl Core {
             return;
         };
         let mut written = 0;
-        while written < SWEEP_BYTES && next < self.topics.len() {
+        let most = SWEEP_BYTES.min(self.journal.window_bytes / 2).max(1);
+        while written < most && next < self.topics.len() {
             let topic = self.topics.get_mut(next);
             if topic.is_journaled() {
                 let before = self.journal.swept_bytes;

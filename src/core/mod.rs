@@ -329,7 +329,11 @@ impl Core {
             let Some(&slot) = self.parked.front() else {
                 break;
             };
-            if self.quiescing || !(self.takes_requests() || self.is_out_of_patience(slot)) {
+            // One that has ended, or waits for something else now, must not hold up those behind it.
+            let connection = self.connections[slot as usize].as_deref();
+            let waits = connection.is_some_and(|c| c.parked == Parked::Mail);
+            let goes = self.takes_commands() || self.is_out_of_patience(slot);
+            if waits && (self.quiescing || !goes) {
                 break;
             }
             self.parked.pop_front();

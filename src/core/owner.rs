@@ -61,24 +61,65 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// Why a command is refused that has waited for the journal.
+pub(super) const JOURNAL_IS_BEHIND: &str =
+    "the journal is behind or has no room; try again after retry_after_ms";
+
 impl Core {
     /// Whether mail of requests may be handed in: only while this core's own deliveries of the
     /// turns before have been taken everywhere, so that the answers have room, and the journal
-    /// has taken its records.
+    /// has taken its records, or has not for so long that commands are refused.
     pub fn takes_requests(&self) -> bool {
+        self.takes_commands() || (self.deliveries_taken && self.refuses_commands())
+    }
+
+    /// Whether commands may be carried out now.
+    pub(super) fn takes_commands(&self) -> bool {
         self.deliveries_taken && self.journal.is_ready()
+    }
+
+    /// Whether commands that other cores have sent have waited for the journal as long as they may.
+    fn refuses_commands(&self) -> bool {
+        let patience = self.limits.overload_patience.as_nanos() as u64;
+        self.journal.is_late(patience)
     }
 
     /// Requests of another core came.
     pub fn on_requests(&mut self, from: usize, mut parcel: Requests) {
         let (before, waited) = (self.stats.commands, self.on_parcel(parcel.written_ns));
         let bytes = std::mem::take(&mut parcel.bytes);
+        let refuses = self.refuses_commands();
         for request in parcel.list.drain(..) {
-            self.on_request(from, request, &bytes);
+            match request {
+                Request::Command { .. } if refuses => self.refuse_request(from, &request),
+                request => self.on_request(from, request, &bytes),
+            }
         }
         self.tally.sent_on(self.stats.commands - before, waited);
         parcel.bytes = bytes;
         self.parcels.keep_requests(parcel);
+    }
+
+    /// Refuses another core's command, because the journal has had no room for too long.
+    fn refuse_request(&mut self, core: usize, request: &Request) {
+        if let Request::Command {
+            from,
+            request_id,
+            topic_id,
+            quiet,
+            ..
+        } = *request
+        {
+            let head = ReplyHead {
+                request_id,
+                topic_id,
+                code: ErrorCode::Overloaded,
+                seq: 0,
+                awaited: !quiet,
+            };
+            let to = Sender::of(core, from);
+            self.send_reply(to, &head, JOURNAL_IS_BEHIND.as_bytes(), false);
+        }
     }
 
     /// The deliveries of this turn for another core, if there are any. To be asked for only when

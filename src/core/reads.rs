@@ -73,6 +73,11 @@ pub struct ReadRefusal {
 }
 
 impl Read {
+    /// The slot of the connection that asks.
+    pub fn slot(&self) -> u32 {
+        self.to.slot
+    }
+
     /// What is asked; its `limit` is never 0 and never more than fits a page.
     pub fn history(&self) -> History<'_> {
         History {

@@ -20,6 +20,8 @@ pub struct Disk {
     files: BTreeMap<u64, SimFile>,
     /// Removed files whose removal is not on disk yet.
     ghosts: BTreeMap<u64, SimFile>,
+    /// The file that the next segment is made of. A crash may take it: nothing is in it.
+    spare: Option<SimFile>,
     preallocates: bool,
 }
 
@@ -61,13 +63,20 @@ impl Disk {
             _ => Ok(()),
         };
         match kind {
-            OperationKind::Create { segment, bytes } => {
+            OperationKind::Prepare { bytes } => {
+                self.spare = result.is_ok().then(|| self.empty(bytes));
+                Outcome::Done(result)
+            }
+            OperationKind::Create {
+                segment,
+                bytes,
+                spare,
+            } => {
                 assert!(!self.files.contains_key(&segment), "a segment is made once");
                 if result.is_ok() {
-                    let len = if self.preallocates { bytes as usize } else { 0 };
-                    let file = SimFile {
-                        cached: vec![0; len],
-                        ..SimFile::default()
+                    let file = match spare {
+                        true => self.spare.take().expect("a spare file that was made"),
+                        false => self.empty(bytes),
                     };
                     self.files.insert(segment, file);
                 }
@@ -116,6 +125,14 @@ impl Disk {
         }
     }
 
+    fn empty(&self, bytes: u64) -> SimFile {
+        let len = if self.preallocates { bytes as usize } else { 0 };
+        SimFile {
+            cached: vec![0; len],
+            ..SimFile::default()
+        }
+    }
+
     fn file(&mut self, segment: u64) -> &mut SimFile {
         self.files
             .get_mut(&segment)
@@ -159,6 +176,7 @@ impl Disk {
     pub fn load(&mut self, dir: &Path) -> Result<(), JournalError> {
         let mut before = std::mem::take(&mut self.files);
         self.ghosts.clear();
+        self.spare = None;
         let firsts = segment::list(dir)?;
         for first in &firsts {
             let path = segment::path(dir, *first);

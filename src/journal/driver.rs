@@ -160,14 +160,15 @@ fn run_thread(
                 return;
             }
         };
-        let _ = started.send(Ok(()));
-        let companion = companion.map(|run| tokio_uring::spawn(run(Arc::clone(&status))));
         let mut driver = Driver {
             desk,
             files: Rc::new(files),
             finished: Rc::default(),
-            status,
+            status: Arc::clone(&status),
         };
+        driver.prepare().await;
+        let _ = started.send(Ok(()));
+        let companion = companion.map(|run| tokio_uring::spawn(run(status)));
         driver.run().await;
         driver.status.close();
         if let Some(companion) = companion {
@@ -185,6 +186,17 @@ struct Driver {
 }
 
 impl Driver {
+    /// The first turn, so that whoever waits for the start finds a lane that has room.
+    async fn prepare(&mut self) {
+        let now_ns = self.status.now_ns();
+        self.desk.begin_turn(now_ns);
+        while let Some(operation) = self.desk.poll_operation(now_ns) {
+            let outcome = self.files.perform(operation.kind).await;
+            self.desk.on_done(operation.id, outcome);
+        }
+        self.desk.end_turn();
+    }
+
     /// Turns until it is told to stop and all is on disk.
     async fn run(&mut self) {
         loop {

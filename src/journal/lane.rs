@@ -1,6 +1,7 @@
 //! One lane as a state machine without I/O: what to do to its files next, and what is committed.
 
 mod operation;
+mod spare;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -9,6 +10,7 @@ use std::mem;
 use super::Limits;
 use super::record::{self, Head, MAX_GROUP, Record};
 use super::segment::{HEADER, Header, SegmentInfo};
+use spare::Spare;
 
 pub use operation::{AppendError, Failure, LaneStart, Operation, OperationKind, Outcome, Released};
 
@@ -48,6 +50,11 @@ pub struct Lane {
     appends: u64,
     failure: Option<Failure>,
     room: Room,
+    spare_file: Spare,
+    /// Whether the segment that is begun next takes the spare file, whose bytes count as its own.
+    claimed: bool,
+    /// Whether the disk had room for a spare file.
+    spare_room: Room,
     commits: u64,
 }
 
@@ -150,6 +157,9 @@ impl Lane {
             appends: 0,
             failure: None,
             room: Room::Enough,
+            spare_file: Spare::None,
+            claimed: false,
+            spare_room: Room::Enough,
             commits: 0,
         }
     }
@@ -274,7 +284,10 @@ impl Lane {
             _ => (HEADER as u64, 0),
         };
         let needs = (used + growth).max(self.preallocation());
-        let asked = needs.saturating_sub(has);
+        let has_spare = matches!(self.spare_file, Spare::Making(_) | Spare::Ready);
+        let claims = has == 0 && has_spare && !self.claimed;
+        let has_all = if claims { self.preallocation() } else { has };
+        let asked = needs.saturating_sub(has_all);
         if self.disk_bytes + asked > self.limits.journal_bytes {
             return Err(AppendError::Full);
         }
@@ -284,11 +297,12 @@ impl Lane {
             last.expect("it was just looked at").file_bytes += asked;
         } else {
             self.continues = true;
+            self.claimed |= claims;
             self.segments.push_back(SegmentInfo {
                 first: segment,
                 end: segment,
                 newest_ns: 0,
-                file_bytes: asked,
+                file_bytes: needs,
             });
         }
         Ok(())
@@ -362,35 +376,33 @@ impl Lane {
         if self.failure.is_some() {
             return None;
         }
-        if self.work.is_none() && self.deadline().is_some_and(|at| at <= now_ns) {
+        if self.write_due().is_some_and(|at| at <= now_ns) {
             self.begin_work();
         }
         let write = match self.has_waited(now_ns) {
             true => self.next_write(),
             false => None,
         };
-        let kind = write.or_else(|| self.next_removal())?;
+        let kind = write
+            .or_else(|| self.next_removal())
+            .or_else(|| self.next_spare(now_ns))?;
         let id = self.next_operation;
         self.next_operation += 1;
         match (&kind, &mut self.work) {
             (OperationKind::Remove { segment }, _) => self.removing = Some((id, *segment)),
+            (OperationKind::Prepare { bytes }, _) => {
+                self.spare_file = Spare::Making(id);
+                self.disk_bytes += bytes;
+            }
             (_, Some(work)) => work.operation = Some(id),
-            (_, None) => unreachable!("only a write under way asks for anything but removal"),
+            (_, None) => unreachable!("only a write under way asks for anything else"),
         }
         Some(Operation { id, kind })
     }
 
     /// Whether what the disk had no room for may be tried now. A lane that is to end does not wait.
     fn has_waited(&mut self, now_ns: u64) -> bool {
-        match self.room {
-            Room::Enough => true,
-            Room::None if !self.flush => {
-                self.room = Room::RetryAt(now_ns + ROOM_RETRY_NS);
-                false
-            }
-            Room::RetryAt(at) if !self.flush => at <= now_ns,
-            Room::None | Room::RetryAt(_) => true,
-        }
+        self.flush || self.room.may_try(now_ns)
     }
 
     /// When, by the clock of `append`, a write is due that no operation under way holds up.
@@ -401,6 +413,15 @@ impl Lane {
         {
             return Some(at);
         }
+        let spare = match self.spare_room {
+            Room::RetryAt(at) if self.wants_spare() => Some(at),
+            _ => None,
+        };
+        let write = self.write_due();
+        spare.into_iter().chain(write).min()
+    }
+
+    fn write_due(&self) -> Option<u64> {
         if self.pending.bytes.is_empty() || self.work.is_some() || self.failure.is_some() {
             return None;
         }
@@ -436,10 +457,17 @@ impl Lane {
 
     fn next_write(&mut self) -> Option<OperationKind> {
         let bytes = self.preallocation();
+        let spare = self.claimed && self.spare_file == Spare::Ready;
+        let awaited = self.claimed && matches!(self.spare_file, Spare::Making(_));
         let work = self.work.as_mut().filter(|w| w.operation.is_none())?;
         let segment = work.segment;
         Some(match work.stage {
-            Stage::Create => OperationKind::Create { segment, bytes },
+            Stage::Create if awaited => return None,
+            Stage::Create => OperationKind::Create {
+                segment,
+                bytes,
+                spare,
+            },
             Stage::Write => OperationKind::Write {
                 segment,
                 offset: work.offset,
@@ -471,6 +499,9 @@ impl Lane {
         if let Some((_, segment)) = self.removing.filter(|(removal, _)| *removal == id) {
             return self.on_removed(segment, outcome);
         }
+        if self.spare_file == Spare::Making(id) {
+            return self.on_prepared(outcome);
+        }
         let Some(mut work) = self.work.take().filter(|w| w.operation == Some(id)) else {
             debug_assert!(false, "operation {id} was not under way");
             return Released::default();
@@ -493,6 +524,9 @@ impl Lane {
             return Released::default();
         }
         self.room = Room::Enough;
+        if work.stage == Stage::Create && mem::take(&mut self.claimed) {
+            self.spare_file = Spare::None;
+        }
         work.stage = match work.stage {
             Stage::Create => Stage::Write,
             Stage::Write if work.skip < work.bytes.len() => Stage::Write,
@@ -522,10 +556,7 @@ impl Lane {
     /// A full disk is waited for: nothing was lost by an operation that found no room, as it may be
     /// by a sync that fails, and what was taken is still in memory. Not while the lane is ending.
     fn may_retry(&self, work: &Work, cause: &io::Error) -> bool {
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        full.contains(&cause.kind())
-            && matches!(work.stage, Stage::Create | Stage::Write)
-            && !self.flush
+        is_full(cause) && matches!(work.stage, Stage::Create | Stage::Write) && !self.flush
     }
 
     fn fail(&mut self, work: &Work, cause: io::Error) {
@@ -587,7 +618,8 @@ impl Lane {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let written = self.pending.bytes.is_empty() && self.work.is_none();
-        self.removing.is_none() && (written || self.failure.is_some())
+        let making = matches!(self.spare_file, Spare::Making(_));
+        self.removing.is_none() && !making && (written || self.failure.is_some())
     }
 
     /// All records before this position are on disk.
@@ -596,10 +628,12 @@ impl Lane {
         self.committed
     }
 
-    /// Whether the disk is full: what was taken waits in memory, and is tried again ten times a second.
+    /// Whether the disk is full, so that nothing more should be asked of the lane: it is tried again
+    /// ten times a second. What was taken and finds no room waits in memory.
     #[must_use]
     pub fn waits_for_room(&self) -> bool {
-        self.room != Room::Enough && self.failure.is_none()
+        let short = self.spare_room != Room::Enough && self.is_short();
+        (self.room != Room::Enough || short) && self.failure.is_none()
     }
 
     /// Bytes that were taken and are not on disk yet.
@@ -657,6 +691,24 @@ impl Lane {
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
+    }
+}
+
+fn is_full(cause: &io::Error) -> bool {
+    [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&cause.kind())
+}
+
+impl Room {
+    /// Whether what found no room may be tried now.
+    fn may_try(&mut self, now_ns: u64) -> bool {
+        if *self == Self::None {
+            *self = Self::RetryAt(now_ns + ROOM_RETRY_NS);
+        }
+        match self {
+            Self::Enough => true,
+            Self::RetryAt(at) => *at <= now_ns,
+            Self::None => false,
+        }
     }
 }
 

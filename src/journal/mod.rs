@@ -7,6 +7,7 @@
 //! ```text
 //! data/lane-0/00000000000000000000.seg     header, records ...
 //!            /00000000000067109021.seg     named after the position of its first record
+//!            /spare                        holds nothing yet: the next segment's file
 //! ```
 //!
 //! A **position** is an offset in the lane's stream of records, in bytes; headers do not count, so
@@ -34,9 +35,10 @@
 //! ```
 //! | step | what can fail | then |
 //! |---|---|---|
-//! | append | the lane would pass `journal_bytes` | refused as `Full`; nothing that was taken is lost; goes on when [`Lane::retain`] has made room |
+//! | append | the lane would pass `journal_bytes` | refused as `Full`; nothing that was taken is lost; goes on when [`Lane::retain`] has made room. [`Lane::is_short`] says so before: while the next segment has no file, nobody should ask for more than the present one still holds |
 //! | append | the pending write has `group_bytes` already | refused as `Busy` until the write under way is done |
 //! | append | the batch is no series of whole groups | refused as `Malformed`: a mistake in the program |
+//! | prepare | the disk is full | the lane is short, and it is tried again ten times a second |
 //! | create, write | the disk is full | what was taken waits in memory, and it is tried again ten times a second; a lane that is ending fails |
 //! | create, write, fdatasync, fsync of the directory | any other error of the disk | the lane is **failed**: it releases nothing more until it is opened again |
 //! | remove | any error of the disk | no more is removed; appends go on to the bound |

@@ -11,6 +11,7 @@ pub(super) const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"\x89TRJRNL\x0a";
 const DIGITS: usize = 20;
 const SUFFIX: &str = ".seg";
+const SPARE: &str = "spare";
 
 /// What is known of one segment of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,12 @@ pub(super) fn path(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("{first:0DIGITS$}{SUFFIX}"))
 }
 
+/// The file that the lane's next segment is made of. It holds nothing, and what an earlier run has
+/// left of it is of no use.
+pub(super) fn spare(dir: &Path) -> PathBuf {
+    dir.join(SPARE)
+}
+
 /// The position in a segment's file name.
 pub(super) fn position_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(SUFFIX)?;
@@ -148,6 +155,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u64>, JournalError> {
         let name = entry.file_name();
         match name.to_str().and_then(position_of) {
             Some(first) => found.push(first),
+            None if name == SPARE => {}
             None => {
                 return Err(JournalError::Foreign {
                     file: entry.path(),

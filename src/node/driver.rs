@@ -483,12 +483,13 @@ impl Driver {
                 self.core.on_deliveries(from, parcel);
             }
         }
-        if !self.core.takes_requests() {
-            return;
-        }
         for (from, mailbox) in self.mail.requests_in.iter_mut().enumerate() {
             let Some(mailbox) = mailbox else { continue };
             for _ in 0..TURN_PARCELS {
+                // Each parcel may bring as much as the journal takes.
+                if !self.core.takes_requests() {
+                    return;
+                }
                 let Some(parcel) = mailbox.try_recv() else {
                     break;
                 };

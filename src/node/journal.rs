@@ -146,6 +146,7 @@ impl Opened {
             lanes: self.lanes.len() as u32, // they were counted as a u32
             snapshot_bytes: self.settings.limits.segment_bytes,
             snapshot_most_bytes: self.settings.limits.journal_bytes / 8,
+            window_bytes: window_bytes(&self.settings.limits, self.shares.len()),
             replies: self.settings.replies,
         }
     }
@@ -285,6 +286,14 @@ impl Opened {
         };
         Ok((writers, ports))
     }
+}
+
+/// What one of `cores` cores may have on its way to a lane: a lane is full when half of its segment
+/// is used and the next one has no file, and all of this must fit the other half, with the topics'
+/// names and the states that the cores write meanwhile.
+fn window_bytes(limits: &LaneLimits, cores: usize) -> usize {
+    let share = limits.segment_bytes / (4 * cores as u64);
+    usize::try_from(share).unwrap_or(usize::MAX)
 }
 
 /// Lets records go that are old enough, where no database needs them.

@@ -1,6 +1,7 @@
 //! One core on its own, with a journal whose disk is the test's.
 
 mod farewell;
+mod full;
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use tickring_protocol::{
     VERSION_MAJOR, VERSION_MINOR, decode,
 };
 
-use super::{Action, Core, CoreConfig, JournalConfig, Limits, Now, ParcelPool};
+use super::{Action, Core, CoreConfig, JournalConfig, Limits, Now, ParcelPool, Payload};
 use crate::journal::ReplyLimits;
 use crate::machines::{Durability, Kind, Market, Registry};
 
@@ -24,6 +25,7 @@ enum Told {
     Reply(u64, u16, u64),
     /// Request id and code.
     Error(u64, u16),
+    Pong,
     Goodbye(u16),
 }
 
@@ -33,6 +35,9 @@ struct Rig {
     mono_ns: u64,
     /// The newest batch that the core gave to the lane.
     ticket: u64,
+    /// Whether the client does not read, and the send that waits for it.
+    stalled: bool,
+    under_way: Option<Payload>,
 }
 
 impl Rig {
@@ -52,6 +57,7 @@ impl Rig {
                 lanes: 1,
                 snapshot_bytes: 1 << 20,
                 snapshot_most_bytes: 1 << 20,
+                window_bytes: 4_000,
                 replies: ReplyLimits::default(),
             },
             has_database: false,
@@ -61,18 +67,14 @@ impl Rig {
             core: Core::new(config, now(0)),
             mono_ns: 0,
             ticket: 0,
+            stalled: false,
+            under_way: None,
         };
+        rig.core.set_journal_full(false);
         rig.core.begin_turn(now(0));
         rig.core.on_accepted(0, 1);
         rig.core.end_turn();
-        let hello = Frame::Hello(Hello {
-            major: VERSION_MAJOR,
-            minor: VERSION_MINOR,
-            session: 5,
-            name: "",
-            credentials: b"",
-        });
-        assert_eq!(rig.turn(&encode(&hello)), [Told::Welcome]);
+        assert_eq!(rig.turn(&hello()), [Told::Welcome]);
         rig
     }
 
@@ -98,7 +100,11 @@ impl Rig {
         self.core.end_turn();
         let mut sent = Vec::new();
         while let Some(action) = self.core.poll_action() {
-            if let Action::Send { payload, .. } = action {
+            if let Action::Send { slot: 0, payload } = action {
+                if self.stalled {
+                    self.under_way = Some(payload);
+                    continue;
+                }
                 let slices = payload.slices();
                 slices.for_each(|slice| sent.extend_from_slice(slice));
                 let len = payload.byte_len();
@@ -115,6 +121,16 @@ fn now(mono_ns: u64) -> Now {
         wall_ns: mono_ns + 1,
         mono_ns,
     }
+}
+
+fn hello() -> Vec<u8> {
+    encode(&Frame::Hello(Hello {
+        major: VERSION_MAJOR,
+        minor: VERSION_MINOR,
+        session: 5,
+        name: "",
+        credentials: b"",
+    }))
 }
 
 fn encode(frame: &Frame<'_>) -> Vec<u8> {
@@ -171,6 +187,7 @@ fn told(mut bytes: &[u8]) -> Vec<Told> {
                 request_id, code, ..
             }) => Told::Error(request_id, code),
             Frame::Goodbye(goodbye) => Told::Goodbye(goodbye.code),
+            Frame::Pong(_) => Told::Pong,
             other => panic!("{other:?}"),
         });
         bytes = &bytes[len..];

@@ -25,6 +25,8 @@ pub struct Desk {
     status: Arc<Status>,
     stopping: bool,
     all_taken: bool,
+    /// Whether the lane had no room for a batch.
+    refused: bool,
     /// When the write under way began, and its bytes.
     write: Option<(u64, usize)>,
     /// Whether it is over, at the time of the turn that begins next.
@@ -56,9 +58,10 @@ impl Desk {
             status,
             stopping: false,
             all_taken: true,
+            refused: false,
             write: None,
             written: false,
-            was_full: false,
+            was_full: true,
         };
         (desk, ports)
     }
@@ -114,6 +117,7 @@ impl Desk {
     /// disk.
     pub fn end_turn(&mut self) -> bool {
         self.status.publish(&self.lane);
+        self.status.set_full(self.refused || self.lane.is_short());
         self.tell_of_room();
         // A core without anything to write still has states that hold old segments.
         if self.segments != self.lane.segments() && self.lane.segments() > 1 {
@@ -202,7 +206,7 @@ impl Desk {
                 }
             }
         }
-        self.status.set_full(full);
+        self.refused = full;
         all
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tokio_uring::buf::BoundedBuf;
@@ -16,6 +16,7 @@ pub(super) struct Files {
     dir: PathBuf,
     directory: File,
     current: RefCell<Option<Rc<File>>>,
+    spare: RefCell<Option<Rc<File>>>,
 }
 
 impl Files {
@@ -27,12 +28,19 @@ impl Files {
             dir,
             directory,
             current: RefCell::new(None),
+            spare: RefCell::new(None),
         })
     }
 
     pub(super) async fn perform(&self, operation: OperationKind) -> Outcome {
         match operation {
-            OperationKind::Create { segment, bytes } => {
+            OperationKind::Prepare { bytes } => Outcome::Done(self.prepare(bytes).await),
+            OperationKind::Create {
+                segment,
+                spare: true,
+                ..
+            } => Outcome::Done(self.rename(segment).await),
+            OperationKind::Create { segment, bytes, .. } => {
                 Outcome::Done(self.create(segment, bytes).await)
             }
             OperationKind::Write {
@@ -57,17 +65,33 @@ impl Files {
             .create_new(true)
             .open(&path)
             .await?;
-        match file.fallocate(0, bytes, 0).await {
-            Ok(()) => {}
-            // Only slower where the file system cannot.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(error) => {
-                // So that it can be tried again; if this fails too, that will say so.
-                let _ = tokio_uring::fs::remove_file(&path).await;
-                return Err(error);
-            }
-        }
+        let file = preallocated(file, &path, bytes).await?;
         *self.current.borrow_mut() = Some(Rc::new(file));
+        Ok(())
+    }
+
+    async fn prepare(&self, bytes: u64) -> io::Result<()> {
+        let path = segment::spare(&self.dir);
+        // Emptied first: bytes of an earlier run would look like records.
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .await?;
+        let file = preallocated(file, &path, bytes).await?;
+        *self.spare.borrow_mut() = Some(Rc::new(file));
+        Ok(())
+    }
+
+    /// The spare file becomes the segment.
+    async fn rename(&self, segment: u64) -> io::Result<()> {
+        let file = self.spare.borrow().clone();
+        let file = file.ok_or_else(|| io::Error::other("no spare file was made"))?;
+        let path = segment::path(&self.dir, segment);
+        tokio_uring::fs::rename(segment::spare(&self.dir), path).await?;
+        *self.spare.borrow_mut() = None;
+        *self.current.borrow_mut() = Some(file);
         Ok(())
     }
 
@@ -89,5 +113,18 @@ impl Files {
     fn current(&self) -> io::Result<Rc<File>> {
         let file = self.current.borrow().clone();
         file.ok_or_else(|| io::Error::other("no segment was created"))
+    }
+}
+
+async fn preallocated(file: File, path: &Path, bytes: u64) -> io::Result<File> {
+    match file.fallocate(0, bytes, 0).await {
+        Ok(()) => Ok(file),
+        // Only slower where the file system cannot; a full disk then shows when it is written to.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(file),
+        Err(error) => {
+            // So that it can be tried again; if this fails too, that will say so.
+            let _ = tokio_uring::fs::remove_file(path).await;
+            Err(error)
+        }
     }
 }

@@ -209,7 +209,7 @@ impl Status {
             clock: Instant::now(),
             unsynced_bytes: AtomicU64::new(0),
             unsynced_since_ns: AtomicU64::new(NEVER),
-            full: AtomicBool::new(false),
+            full: AtomicBool::new(true), // until it has a file to begin with
             disk_full: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),

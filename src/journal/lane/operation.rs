@@ -54,12 +54,20 @@ pub struct Operation {
 /// What to do to the lane's files. A segment is named by its first position.
 #[derive(Debug)]
 pub enum OperationKind {
+    /// Make the spare file, anew if there is one, with room for `bytes`: the next segment will be
+    /// made of it, so that what was taken by then has its room.
+    Prepare {
+        /// Bytes to preallocate.
+        bytes: u64,
+    },
     /// Make the segment's file, which must not exist, with room for `bytes`.
     Create {
         /// The segment.
         segment: u64,
         /// Bytes to preallocate.
         bytes: u64,
+        /// Whether the spare file becomes it, which has them already.
+        spare: bool,
     },
     /// Write `bytes[skip..]` to the segment at `offset` of its file; a short write is all right.
     Write {

@@ -62,6 +62,15 @@ fn perform(dir: &Path, kind: OperationKind) -> Outcome {
             .open(segment::path(dir, segment))
     };
     match kind {
+        OperationKind::Prepare { bytes } => {
+            let file = fs::File::create(segment::spare(dir)).unwrap();
+            Outcome::Done(file.set_len(bytes))
+        }
+        OperationKind::Create {
+            segment,
+            spare: true,
+            ..
+        } => Outcome::Done(fs::rename(segment::spare(dir), segment::path(dir, segment))),
         OperationKind::Create { segment, .. } => {
             let path = segment::path(dir, segment);
             Outcome::Done(

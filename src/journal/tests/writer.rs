@@ -202,7 +202,7 @@ fn a_full_lane_makes_cores_wait_and_goes_on_when_there_is_room() {
 fn a_segment_that_cannot_be_made_fails_the_lane_and_releases_nothing() {
     let dir = TempDir::new();
     let (writer, mut ports) = spawn(&dir, small(), vec![silent()]);
-    fs::remove_dir(dir.path()).unwrap();
+    fs::remove_dir_all(dir.path()).unwrap();
     send(&mut ports[0], batch(1, 1..=1));
     wait_for("the failure", || writer.status().is_failed());
     let text = writer.status().failure().unwrap();

@@ -55,6 +55,14 @@ counters! {
     refused_quiet,
     /// Commands that made several events or none.
     odd_events,
+    /// HISTORY_PAGEs received and compared with what was read.
+    pages,
+    /// Reads refused at a bound.
+    reads_refused,
+    /// Reads that the database did not answer.
+    reads_unanswered,
+    /// HISTORYs to a node without a database.
+    no_database,
     /// PONGs received.
     pongs,
     /// ERRORs of subscription_limit.
@@ -127,8 +135,12 @@ counters! {
     failed_syncs,
     /// Writes and makings of files for which the disk had no room.
     full_disks,
-    /// Turns of a lane at its own bound.
+    /// Turns of a lane that had no room.
     journal_full,
+    /// Files that were made before their segments.
+    spare_files,
+    /// Lanes without room for longer than commands wait, while everybody had an answer.
+    answered_while_full,
     /// Worlds whose lanes were so small that states found no room in them, which stays so.
     stuck_journals,
     /// Turns of a core that found a lane's mailbox full.

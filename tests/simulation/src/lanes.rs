@@ -28,6 +28,10 @@ pub(crate) struct Lane {
     /// Whether a file could not be removed, so that the lane may stay full.
     pub(crate) removal_failed: bool,
     pub(crate) closed: bool,
+    /// Until when the disk has no room for another file, or a longer one.
+    full_until: u64,
+    /// Whether a write has found no room although its segment had it: what is in it waits.
+    pub(crate) waits: bool,
 }
 
 impl Lane {
@@ -47,6 +51,8 @@ impl Lane {
             flying: Vec::new(),
             removal_failed: false,
             closed: false,
+            full_until: 0,
+            waits: false,
         };
         (lane, ports)
     }
@@ -93,7 +99,22 @@ impl Lane {
     }
 
     fn complete(&mut self, operation: Operation, around: &mut Surroundings<'_>) {
-        let fate = fate(&operation.kind, around);
+        let mut fate = fate(&operation.kind, around);
+        let grows = match &operation.kind {
+            OperationKind::Prepare { .. } => true,
+            OperationKind::Create { spare, .. } => !spare,
+            OperationKind::Write { .. } => !around.plan.journal.preallocates,
+            _ => false,
+        };
+        let full = std::io::ErrorKind::StorageFull;
+        if grows && around.now < self.full_until {
+            fate = Fate::Failed(full);
+        } else if fate == Fate::Failed(full) {
+            self.full_until = around.now + around.dice.between(0, 200_000_000) as u64;
+        }
+        if matches!(operation.kind, OperationKind::Write { .. }) {
+            self.waits = matches!(fate, Fate::Failed(_));
+        }
         let coverage = &mut *around.coverage;
         match (&operation.kind, fate) {
             (OperationKind::Sync { .. }, Fate::Failed(_)) => coverage.failed_syncs += 1,
@@ -101,6 +122,7 @@ impl Lane {
             (_, Fate::Failed(_)) => coverage.failed_writes += 1,
             (_, Fate::Short(_)) => coverage.short_writes += 1,
             (OperationKind::Remove { .. }, Fate::Done) => coverage.segments_removed += 1,
+            (OperationKind::Prepare { .. }, Fate::Done) => coverage.spare_files += 1,
             (OperationKind::Sync { .. }, Fate::Done) => coverage.commits += 1,
             _ => {}
         }
@@ -158,8 +180,16 @@ fn brief(operation: &Operation) -> String {
 /// What an operation meets.
 fn fate(kind: &OperationKind, around: &mut Surroundings<'_>) -> Fate {
     let journal = &around.plan.journal;
-    if around.dice.below(10_000) < journal.failures {
+    // There are few of these, and what follows from their failures is to be seen.
+    let often = if matches!(kind, OperationKind::Prepare { .. }) {
+        10
+    } else {
+        1
+    };
+    if around.dice.below(10_000) < often * journal.failures {
         return Fate::Failed(match kind {
+            OperationKind::Prepare { .. } => std::io::ErrorKind::StorageFull,
+            OperationKind::Create { spare: true, .. } => std::io::ErrorKind::Other, // it has its room
             OperationKind::Create { .. } | OperationKind::Write { .. } => around
                 .dice
                 .pick(&[std::io::ErrorKind::StorageFull, std::io::ErrorKind::Other]),

@@ -20,6 +20,7 @@ mod memory;
 mod model;
 mod node;
 mod plan;
+mod reads;
 mod run;
 mod shadow;
 mod socket;

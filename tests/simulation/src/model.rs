@@ -2,7 +2,7 @@
 //! its owner, recorded where it happened. A crash takes from it what the disk did not keep; see
 //! [`crate::memory`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tickring::journal::ReplyWindow;
@@ -138,6 +138,12 @@ pub(crate) struct Model {
     pub(crate) journal: bool,
     /// For how long an answer is kept, in nanoseconds.
     pub(crate) window_ns: u64,
+    /// Pages that were read, by socket and request id.
+    pub(crate) pages: BTreeMap<(usize, u64), Vec<Vec<u8>>>,
+    /// Reads that the database did not answer.
+    pub(crate) unread: BTreeSet<(usize, u64)>,
+    /// Whether a core had as many reads open as it may.
+    pub(crate) reads_full: bool,
     /// What a machine has seen that must not be.
     pub(crate) broken: Option<String>,
     /// Bytes of the events made at one time, and when.

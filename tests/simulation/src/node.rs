@@ -19,6 +19,7 @@ use crate::lanes::{Lane, Opening};
 use crate::memory::OnDisk;
 use crate::model::SharedModel;
 use crate::plan::Plan;
+use crate::reads::Readers;
 use crate::socket::{End, Socket};
 use crate::trace::Trace;
 
@@ -44,6 +45,7 @@ pub(crate) struct Seat {
     deliveries: Vec<VecDeque<Deliveries>>,
     /// Its ends of the journal's lanes.
     ports: Vec<LaneEnd>,
+    reads: Readers,
     /// Bytes of the largest batch that it has given to the journal.
     largest_batch: usize,
     /// Bytes of the batches that this turn released.
@@ -151,9 +153,10 @@ impl Node {
                     lanes: plan.journal.lanes,
                     snapshot_bytes: plan.journal.limits.segment_bytes,
                     snapshot_most_bytes: plan.journal.limits.journal_bytes / 8,
+                    window_bytes: plan.window_bytes(),
                     replies: plan.journal.replies,
                 },
-                has_database: false,
+                has_database: plan.has_database,
                 plant,
             };
             let mut core = Core::new(config, now(mono_ns));
@@ -166,6 +169,7 @@ impl Node {
                 requests: (0..plan.cores).map(|_| VecDeque::new()).collect(),
                 deliveries: (0..plan.cores).map(|_| VecDeque::new()).collect(),
                 ports,
+                reads: Readers::new(model),
                 largest_batch: 0,
                 released_bytes: 0,
                 left: false,
@@ -216,13 +220,16 @@ impl Node {
             }
         }
         busy |= seat.take_mail(at, around);
+        busy |= seat.reads.give(&mut seat.core, around);
         self.close_when_answered(at);
         let seat = &mut self.seats[at];
         seat.core.end_turn();
         busy |= seat.act(at, around)?;
         seat.left = false;
         busy |= self.post_mail(at, around);
-        busy |= self.seats[at].post_journal(at, around);
+        let seat = &mut self.seats[at];
+        busy |= seat.post_journal(at, around);
+        seat.reads.take(&mut seat.core, &seat.slots, around)?;
         self.take_steps(at, around);
         let seat = &self.seats[at];
         if seat.core.has_parked_work() {
@@ -236,6 +243,8 @@ impl Node {
         let mut busy = false;
         let seat = &mut self.seats[at];
         seat.released_bytes = 0;
+        let full = seat.ports.iter().any(|lane| lane.port.status().is_full());
+        seat.core.set_journal_full(full);
         for (number, lane) in seat.ports.iter_mut().enumerate() {
             let status = lane.port.status();
             let far = status.committed() - lane.position >= around.plan.journal.news_bytes;
@@ -574,7 +583,8 @@ impl Seat {
             return busy;
         }
         for from in (0..cores).map(|i| (first + i) % cores) {
-            while !self.requests[from].is_empty() && around.happens() {
+            while !self.requests[from].is_empty() && self.core.takes_requests() && around.happens()
+            {
                 if let Some(parcel) = self.requests[from].pop_front() {
                     around.trace.mix(9, (from * 16 + at) as u64, &[]);
                     self.core.on_requests(from, parcel);

@@ -35,6 +35,9 @@ pub(crate) struct Plan {
     /// Whether it is about many events and clients that stall.
     pub(crate) flood: bool,
     pub(crate) journal: JournalPlan,
+    /// Whether there is a database to read from, and percent of reads that it does not answer.
+    pub(crate) has_database: bool,
+    pub(crate) database_away: usize,
     /// How often the node is started.
     pub(crate) lives: usize,
 }
@@ -152,6 +155,8 @@ impl Plan {
             },
             drain_timeout: ms(dice, 5, 60),
             linger_timeout: ms(dice, 2, 20),
+            max_reads: dice.pick(&[1, 2, 4, 256]),
+            max_connection_reads: dice.pick(&[1, 2, 4]),
             ..Limits::default()
         };
         let body = dice.pick(&[8, 64, 300, 900]);
@@ -171,6 +176,8 @@ impl Plan {
             early_shutdown: dice.chance(15),
             flood: dice.chance(10),
             journal,
+            has_database: dice.chance(60),
+            database_away: dice.pick(&[0, 20, 100]),
             lives,
         };
         if plan.flood {
@@ -182,6 +189,11 @@ impl Plan {
     /// Which answers a core keeps.
     pub(crate) fn replies(&self) -> ReplyLimits {
         self.journal.replies
+    }
+
+    /// Bytes of a core on their way to a lane, as the node has it.
+    pub(crate) fn window_bytes(&self) -> usize {
+        self.journal.limits.segment_bytes as usize / (4 * self.cores)
     }
 
     /// Many events in small turns, for clients that often stall: what piles up shows.

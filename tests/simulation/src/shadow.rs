@@ -183,6 +183,17 @@ impl Shadow {
         });
     }
 
+    /// The oldest command or subscription that waits for an answer.
+    pub(crate) fn unanswered(&self) -> Option<u64> {
+        let waits = |pending: &&Pending| {
+            matches!(
+                pending.what,
+                Asked::Command { quiet: false, .. } | Asked::Subscribe { .. }
+            )
+        };
+        self.pending.iter().find(waits).map(|p| p.request_id)
+    }
+
     /// How many pending requests may have been answered by their owners.
     pub(crate) fn answered(&self, model: &Model) -> usize {
         let answered = |asked: &Asked| match asked {

@@ -20,6 +20,8 @@ use crate::trace::Trace;
 const MOST_ROUNDS: usize = 20_000;
 /// Rounds at rest after which a lane that has room for what it needs is no longer full.
 const MOST_FULL_ROUNDS: usize = 1_000;
+/// Time beyond `overload_patience` by which whoever waits for a full lane has an answer.
+const MARGIN_NS: u64 = 10_000_000;
 /// What `ANSWER_ROOM` of the core's intake is: answers beyond the budget before input waits.
 const ANSWER_ROOM: usize = 16 << 10;
 /// More than the longest answer, snapshot, report or farewell of these worlds.
@@ -343,7 +345,7 @@ impl World {
             self.coverage.stuck_sends += u64::from(socket.in_flight());
             self.coverage.outbox_over_budget += u64::from(held.outbox_bytes > limits.outbox_bytes);
             // Live events: up to the budget, or one turn's behind an empty outbox. Events that a
-            // PING or UNSUBSCRIBE brings forward: one turn's. Answers: the room for them and the
+            // PING or UNSUBSCRIBE brings forward: one turn's. Pages: of the open reads. Answers: the room for them and the
             // one that breaks it. Catching up: half of the budget, as much again under way, and an
             // event or a state.
             let most = limits.outbox_bytes.max(turn)
@@ -351,7 +353,8 @@ impl World {
                 + ANSWER_ROOM
                 + 2 * LONGEST_ANSWER
                 + limits.outbox_bytes
-                + self.plan.body;
+                + self.plan.body
+                + limits.max_connection_reads * (limits.outbox_bytes / 4).max(LONGEST_ANSWER);
             // Answers that other cores had given, or that waited for the disk, come in any case.
             let link = self.clients[socket.client].link.as_ref();
             let remote = || match link {
@@ -387,6 +390,7 @@ impl World {
             }
         }
         let (mut still, mut full) = (0, 0);
+        let (mut full_since, mut full_rounds) = (0, 0);
         let idle = self.plan.limits.idle_timeout.as_nanos() as u64;
         for _ in 0..MOST_ROUNDS {
             self.now += 1_000;
@@ -397,11 +401,22 @@ impl World {
                 self.now += if idle > 0 { wait.min(idle / 8) } else { wait };
                 busy = true;
                 full += 1;
+                full_rounds += 1;
+                if full_rounds == 1 {
+                    full_since = self.now;
+                }
+                let patience = self.plan.limits.overload_patience.as_nanos() as u64;
+                if full_rounds >= 50 && self.now > full_since + patience + MARGIN_NS {
+                    self.hold_answered()?;
+                }
                 if full > MOST_FULL_ROUNDS && !self.has_margin() {
                     self.coverage.stuck_journals += 1;
                     self.node.gave_up = true;
                     return Ok(());
                 }
+            }
+            if !self.node.lanes.iter().any(Lane::is_full) {
+                full_rounds = 0;
             }
             for index in 0..self.clients.len() {
                 self.with_client(index, |client, around| {
@@ -443,6 +458,31 @@ impl World {
         let batches = self.plan.cores * (journal.port + 2) * self.node.largest_batch();
         let ahead = batches as u64 + journal.limits.group_bytes as u64;
         journal.limits.journal_bytes / 4 >= ahead + 2 * journal.limits.segment_bytes
+    }
+
+    /// Whoever reads has been told what became of each command, although a lane has no room: it was
+    /// carried out before, or refused. Only where segments are so small that a turn of each core
+    /// does not fit one, what was taken waits.
+    fn hold_answered(&mut self) -> Result<(), String> {
+        let segment = self.plan.journal.limits.segment_bytes as usize;
+        let waits = self.node.lanes.iter().any(|lane| lane.waits);
+        if self.node.failed || waits || 8 * self.plan.cores * self.node.largest_batch() > segment {
+            return Ok(());
+        }
+        self.coverage.answered_while_full += 1;
+        for client in &self.clients {
+            if let Some(link) = client.link.as_ref().filter(|l| l.reading == Reading::All)
+                && !self.sockets[link.socket].failed
+                && !link.sight.is_over()
+                && let Some(waits) = link.shadow.unanswered()
+            {
+                return Err(format!(
+                    "a lane is full, and client {} (socket {}) has no answer to request {waits}",
+                    client.index, link.socket
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Everybody who reads has everything.

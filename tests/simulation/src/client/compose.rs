@@ -1,8 +1,8 @@
 //! The frames that a client writes, well formed or spoiled.
 
 use tickring_protocol::{
-    Command, Frame, Goodbye, Hello, Micros, PUBLISH, Ping, Policy, Publish, Quote, Subscribe,
-    Trade, Unsubscribe,
+    Command, Cursor, Frame, Goodbye, Hello, History, Micros, PUBLISH, Ping, Policy, Publish, Quote,
+    Series, Subscribe, Trade, Unsubscribe,
 };
 
 use super::again::Sent;
@@ -60,10 +60,11 @@ impl Client {
             0..40 => self.subscribe(out, around),
             40..62 => self.unsubscribe(out, around),
             62..80 => self.publish(out, around),
-            80..96 => Frame::Ping(Ping {
+            80..91 => Frame::Ping(Ping {
                 token: around.dice.word(),
             })
             .encode(out),
+            91..96 => self.history(out, around),
             96 => Frame::Goodbye(Goodbye {
                 code: 0,
                 retry_after_ms: 0,
@@ -131,6 +132,22 @@ impl Client {
         Frame::Unsubscribe(Unsubscribe {
             request_id,
             topic_id,
+        })
+        .encode(out);
+    }
+
+    fn history(&mut self, out: &mut Vec<u8>, around: &mut Around<'_>) {
+        let topic = Self::topic(around);
+        let series = [Series::Ticks, Series::Second, Series::Day];
+        Frame::History(History {
+            request_id: self.next_request(),
+            series: around.dice.pick(&series),
+            newest_first: around.dice.chance(50),
+            limit: around.dice.pick(&[0, 1, 7, u32::MAX]),
+            from_ns: around.dice.word(),
+            to_ns: around.dice.word(),
+            cursor: Cursor::START,
+            topic: &topic,
         })
         .encode(out);
     }

@@ -3,12 +3,13 @@
 
 mod answers;
 mod farewell;
+mod reads;
 
 use std::collections::BTreeMap;
 
 use tickring_protocol::{
     Decoded, ErrorCode, ErrorFrame, Event, Frame, Gap, GapReason, MAX_FRAME_LEN, Policy, Snapshot,
-    Subscribed, TopicName, Unsubscribed, Welcome, decode,
+    Subscribed, Unsubscribed, Welcome, decode,
 };
 
 use crate::client::{Around, Resume};
@@ -17,6 +18,7 @@ use crate::model::Model;
 use crate::shadow::{Asked, Shadow};
 use crate::trace::brief;
 use answers::{name_refused, reply};
+use reads::{page, read_refused};
 
 /// A subscription, as its client knows it.
 #[derive(Debug)]
@@ -114,7 +116,8 @@ impl Sight {
             Frame::Snapshot(it) => self.snapshot(it, around),
             Frame::Gap(it) => self.gap(it, around),
             Frame::Reply(it) => reply(it, self.session, shadow, around),
-            Frame::Error(it) => self.error(it, shadow, around),
+            Frame::HistoryPage(it) => page(it, socket, shadow, around),
+            Frame::Error(it) => self.error(it, socket, shadow, around),
             Frame::Pong(it) => {
                 around.coverage.pongs += 1;
                 let due = shadow.pings.pop_front();
@@ -442,6 +445,7 @@ impl Sight {
     fn error(
         &mut self,
         it: &ErrorFrame<'_>,
+        socket: usize,
         shadow: &mut Shadow,
         around: &mut Around<'_>,
     ) -> Result<(), String> {
@@ -458,14 +462,16 @@ impl Sight {
             .iter()
             .filter(|p| matches!(p.what, Asked::Subscribe { .. }))
             .count();
+        let reading = shadow.pending[..place]
+            .iter()
+            .filter(|p| matches!(p.what, Asked::History { .. }))
+            .count();
         let most = around.plan.limits.max_subscriptions;
         let held = self.subscriptions.len();
         match (shadow.pending.remove(place).what, it.known_code()) {
             (Asked::LongSubscribe | Asked::LongHistory, Some(ErrorCode::NameTooLong)) => {}
             (Asked::History { topic }, Some(code)) => {
-                let expected =
-                    TopicName::new(&topic).map_or_else(|e| e.code(), |_| ErrorCode::NoDatabase);
-                ensure!(code == expected, "the reason is {expected}");
+                read_refused(&topic, code, it, (socket, reading), around)?;
             }
             (Asked::Subscribe { .. }, Some(ErrorCode::SubscriptionLimit)) => {
                 around.coverage.subscription_limit += 1;
