@@ -393,7 +393,7 @@ impl Driver {
     /// Tells the core what the journal has on disk. If a lane has failed, the node stops: it can
     /// keep no promise any more.
     fn take_commits(&mut self, wakers: &[Waker]) {
-        let full = self.lanes.iter().any(|lane| lane.port.status().is_full());
+        let full = self.lanes.iter().any(|lane| lane.port.status().is_short());
         self.core.set_journal_full(full);
         for (number, lane) in self.lanes.iter_mut().enumerate() {
             if !lane.has_news() {

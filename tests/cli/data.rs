@@ -29,6 +29,7 @@ impl Data {
         let entries = std::fs::read_dir(dir).expect("the lane is there");
         let mut files: Vec<_> = entries
             .map(|entry| entry.expect("it can be listed").path())
+            .filter(|path| path.extension().is_some_and(|it| it == "seg"))
             .collect();
         files.sort();
         files

@@ -61,7 +61,7 @@ impl Desk {
             refused: false,
             write: None,
             written: false,
-            was_full: true,
+            was_full: false,
         };
         (desk, ports)
     }
@@ -117,7 +117,10 @@ impl Desk {
     /// disk.
     pub fn end_turn(&mut self) -> bool {
         self.status.publish(&self.lane);
-        self.status.set_full(self.refused || self.lane.is_short());
+        let short = self.lane.is_short();
+        self.status.set_short(short);
+        self.status
+            .set_full(self.refused || (short && self.lane.is_at_bound()));
         self.tell_of_room();
         // A core without anything to write still has states that hold old segments.
         if self.segments != self.lane.segments() && self.lane.segments() > 1 {

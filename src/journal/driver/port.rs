@@ -184,6 +184,7 @@ pub struct Status {
     unsynced_bytes: AtomicU64,
     /// [`NEVER`]: everything is on disk.
     unsynced_since_ns: AtomicU64,
+    short: AtomicBool,
     full: AtomicBool,
     disk_full: AtomicBool,
     failed: AtomicBool,
@@ -209,7 +210,8 @@ impl Status {
             clock: Instant::now(),
             unsynced_bytes: AtomicU64::new(0),
             unsynced_since_ns: AtomicU64::new(NEVER),
-            full: AtomicBool::new(true), // until it has a file to begin with
+            short: AtomicBool::new(true), // until it has a file to begin with
+            full: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -289,6 +291,13 @@ impl Status {
         self.full.load(Ordering::Relaxed) || self.is_disk_full()
     }
 
+    /// Whether nothing more should be sent: it is full, or its next file is still being made. What
+    /// was sent before has its room.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed) || self.is_full()
+    }
+
     /// Whether the disk is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
@@ -347,6 +356,10 @@ impl Status {
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.grown.notify_one();
+    }
+
+    pub(super) fn set_short(&self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
     }
 
     pub(super) fn set_full(&self, full: bool) {

@@ -57,6 +57,13 @@ impl Lane {
         Released::default()
     }
 
+    /// Whether the lane's bound has no room for another segment's file.
+    #[must_use]
+    pub fn is_at_bound(&self) -> bool {
+        let none = self.spare_file == Spare::None;
+        none && self.disk_bytes + self.preallocation() > self.limits.journal_bytes
+    }
+
     /// Whether nothing more should be asked of the lane: half of the segment is used, or none is
     /// begun, and the next one has no file. What was asked before then has its room on disk, as long
     /// as it is less than the other half.

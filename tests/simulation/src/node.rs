@@ -243,7 +243,7 @@ impl Node {
         let mut busy = false;
         let seat = &mut self.seats[at];
         seat.released_bytes = 0;
-        let full = seat.ports.iter().any(|lane| lane.port.status().is_full());
+        let full = seat.ports.iter().any(|lane| lane.port.status().is_short());
         seat.core.set_journal_full(full);
         for (number, lane) in seat.ports.iter_mut().enumerate() {
             let status = lane.port.status();
