@@ -197,6 +197,13 @@ impl Journal {
         self.ready && !self.crowded && !self.failed
     }
 
+    /// Whether states may be written: also to a lane without room, for they are what lets old
+    /// records go; but then only when all that was taken is on disk, so that they take nobody's room.
+    fn may_sweep(&self) -> bool {
+        let idle = |lane: &Lane| lane.batch.is_empty() && lane.posted_bytes == 0;
+        self.is_ready() || (self.full && !self.failed && self.lanes.iter().all(idle))
+    }
+
     /// Whether commands have waited for it for as long as `patience`, in nanoseconds.
     pub(super) fn is_late(&self, patience: u64) -> bool {
         let since = self.blocked_since;
@@ -488,7 +495,7 @@ impl Core {
 
     /// Writes the states of some more topics, if that is due.
     pub(super) fn sweep(&mut self) {
-        let Some(mut next) = self.journal.sweep.filter(|_| self.journal.is_ready()) else {
+        let Some(mut next) = self.journal.sweep.filter(|_| self.journal.may_sweep()) else {
             return;
         };
         let mut written = 0;

@@ -148,6 +148,11 @@ impl Socket {
         true
     }
 
+    /// Whether nothing is on its way in either direction.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.up.is_empty() && self.down.is_empty() && !self.in_flight()
+    }
+
     /// Bytes of the send under way that are not in the socket's buffer.
     pub(crate) fn in_flight(&self) -> bool {
         self.flight.is_some()

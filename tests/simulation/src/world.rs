@@ -462,7 +462,7 @@ impl World {
 
     /// Whoever reads has been told what became of each command, although a lane has no room: it was
     /// carried out before, or refused. Only where segments are so small that a turn of each core
-    /// does not fit one, what was taken waits.
+    /// does not fit one, what was taken waits; and what is on its way is on its way.
     fn hold_answered(&mut self) -> Result<(), String> {
         let segment = self.plan.journal.limits.segment_bytes as usize;
         let waits = self.node.lanes.iter().any(|lane| lane.waits);
@@ -474,6 +474,8 @@ impl World {
             if let Some(link) = client.link.as_ref().filter(|l| l.reading == Reading::All)
                 && !self.sockets[link.socket].failed
                 && !link.sight.is_over()
+                && self.sockets[link.socket].is_quiet()
+                && link.out.is_empty()
                 && let Some(waits) = link.shadow.unanswered()
             {
                 return Err(format!(
