@@ -157,7 +157,6 @@ impl Plan {
             linger_timeout: ms(dice, 2, 20),
             max_reads: dice.pick(&[1, 2, 4, 256]),
             max_connection_reads: dice.pick(&[1, 2, 4]),
-            ..Limits::default()
         };
         let body = dice.pick(&[8, 64, 300, 900]);
         let mut plan = Self {
