@@ -68,6 +68,12 @@ async function settled() {
     return one.last === last && one.bid === bid;
   }), SYMBOLS.map((name) => [name, market.last(name, 'trade').price, market.last(name, 'quote').bid]));
   await page.run(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  await tapeIsDrawn();
+}
+
+/** Time and sales are drawn less often than the rest. */
+function tapeIsDrawn() {
+  return page.until('time and sales show the newest trade', () => Number(document.querySelector('#tape tr').dataset.seq) === Number(tickring.trades.all[0].seq));
 }
 
 function expectedTape(name, length) {
@@ -214,6 +220,7 @@ test('the server is killed and started again while prices come: the page recover
     const trades = ticks.filter(({ kind }) => kind === 'trade');
     return trades[0]?.ts_event_ns === ns && { trades, seconds: await read('1s') };
   }, last.ns);
+  await tapeIsDrawn();
   const trades = await tape();
   assert.ok(trades.length >= 100);
   assert.deepEqual(trades.map(({ seq, price, qty }) => [seq, price, qty]).slice(0, stored.trades.length), stored.trades.slice(0, trades.length).map(({ seq, price, qty }) => [seq, price, qty]));
