@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::observe::{CoreReport, MailDepth, Reporter};
 use super::pace::Pace;
 use super::readers::ReadPort;
+use super::spin::{self, Spin};
 use super::{Link, NodeError, Shared, entropy, wall_ns};
 use crate::core::{
     Action, Core, CoreConfig, Deliveries, Now, Payload, ReceiveEnd, Requests, Share,
@@ -109,6 +110,7 @@ pub(super) struct Driver {
     crowded_turns: u64,
     reporter: Reporter,
     pace: Pace,
+    spin: Spin,
     /// Set while stopping.
     stop: Option<Stop>,
 }
@@ -148,6 +150,7 @@ impl Driver {
             crowded_turns: 0,
             reporter,
             pace: Pace::default(),
+            spin: Spin::default(),
             stop: None,
         })
     }
@@ -253,9 +256,24 @@ impl Driver {
                 timeout = Some(timeout.map_or(soon, |timeout| timeout.min(soon)));
             }
         }
-        let result = self.ring.submit_and_wait(timeout);
-        doorbell.disarm();
+        let result = self.wait(timeout);
+        self.mail.doorbells[self.index].disarm();
         result
+    }
+
+    /// Waits for a completion, at first without sleeping where that has paid off lately.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if self.ring.techniques().spin
+            && timeout.is_none_or(|timeout| timeout > spin::WINDOW)
+            && self.spin.is_due()
+        {
+            let came = self.ring.submit_and_spin(spin::WINDOW)?;
+            self.spin.tell(came);
+            if came {
+                return Ok(());
+            }
+        }
+        self.ring.submit_and_wait(timeout)
     }
 
     fn timeout(&self, elapsed: Duration) -> Option<Duration> {

@@ -7,6 +7,7 @@ mod journal;
 mod observe;
 mod pace;
 mod readers;
+mod spin;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;

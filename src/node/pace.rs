@@ -2,8 +2,12 @@
 //!
 //! A send costs the kernel some microseconds whatever it carries, so a core that sends one message
 //! to many connections, and then the next one, works most efficiently when it does not begin
-//! anew with each message. Waiting costs latency and saves sends; as with any stock that is ordered
-//! in lots, the best pause grows with the root of what a turn costs, which is its number of sends.
+//! anew with each message. The pause after such a turn is the longer of two:
+//!
+//! - A third of what the turn's sends took. A core without any rest is late with everything, so that
+//!   this much costs no latency: what arrivals wait for the next turn to begin, it is shorter by.
+//! - As with any stock that is ordered in lots, the best wait grows with the root of what a turn
+//!   costs, which is its number of sends; it ends where a user would begin to notice.
 //!
 //! Alone, a message still leaves at once: there is a pause only after a turn with many sends, and
 //! only while such turns follow each other closely.
@@ -12,11 +16,18 @@ use std::time::Duration;
 
 /// The fewest sends of a turn that is worth a pause. Below it are conversations, not fan-out.
 const MANY: u32 = 8;
-/// The pause is this, times the root of the turn's sends.
-const PAUSE_NS: u64 = 70_000;
+/// The pause is the time of the turn's sends by this,
+const REST: u64 = 3;
+/// or this, times the root of their number, at most [`LOT_MOST_NS`].
+const LOT_NS: u64 = 65_000;
+const LOT_MOST_NS: u64 = 650_000;
+/// What a send takes, until it is known better, and what is believed of a measurement: the
+/// scheduler may have taken the processor away meanwhile.
+const SEND_NS: u64 = 3_000;
+const SEND_RANGE_NS: (u64, u64) = (300, 10_000);
 
 /// The pace of one core's turns.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
     /// Sends of the turn under way.
     sends: u32,
@@ -27,6 +38,20 @@ pub(super) struct Pace {
     over_ns: u64,
     /// The pause behind it.
     pause_ns: u64,
+    /// What a send takes, smoothed.
+    send_ns: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            sends: 0,
+            began_ns: 0,
+            over_ns: 0,
+            pause_ns: 0,
+            send_ns: SEND_NS,
+        }
+    }
 }
 
 impl Pace {
@@ -41,7 +66,9 @@ impl Pace {
         if self.sends < MANY {
             return None;
         }
-        let pause = PAUSE_NS * u64::from(self.sends.isqrt());
+        let rest = u64::from(self.sends) * self.send_ns / REST;
+        let lot = LOT_NS * u64::from(self.sends.isqrt());
+        let pause = rest.max(lot.min(LOT_MOST_NS));
         let busy = self.began_ns.saturating_sub(self.over_ns) <= 2 * pause;
         self.pause_ns = if busy { pause } else { 0 };
         busy.then(|| Duration::from_nanos(pause))
@@ -51,6 +78,12 @@ impl Pace {
     pub(super) fn begin_turn(&mut self, now_ns: u64) {
         if self.sends >= MANY {
             self.over_ns = now_ns.saturating_sub(self.pause_ns);
+            // Without a pause behind it the core slept, and it is not known when the sends were done.
+            if self.pause_ns > 0 {
+                let took = self.over_ns.saturating_sub(self.began_ns) / u64::from(self.sends);
+                let took = took.clamp(SEND_RANGE_NS.0, SEND_RANGE_NS.1);
+                self.send_ns = (7 * self.send_ns + took) / 8;
+            }
         }
         (self.sends, self.began_ns) = (0, now_ns);
     }
@@ -85,8 +118,27 @@ mod tests {
         turn(&mut pace, &mut now, 0, 1);
         now += 300_000;
         let pause = turn(&mut pace, &mut now, 1000, 3000);
-        assert_eq!(pause, 70 * 31);
+        assert_eq!(pause, 1000);
         assert_eq!(turn(&mut pace, &mut now, 1000, 3000), pause);
+    }
+
+    #[test]
+    fn the_pause_follows_what_sends_take() {
+        let (mut pace, mut now) = (Pace::default(), 10_000_000_000);
+        (0..100).for_each(|_| drop(turn(&mut pace, &mut now, 1000, 6000)));
+        let pause = turn(&mut pace, &mut now, 1000, 6000);
+        assert!((1900..=2000).contains(&pause), "{pause}");
+        // A processor that was away for a second is not believed.
+        turn(&mut pace, &mut now, 1000, 1_000_000);
+        let pause = turn(&mut pace, &mut now, 1000, 6000);
+        assert!((1900..=2200).contains(&pause), "{pause}");
+    }
+
+    #[test]
+    fn few_sends_gather_for_longer_than_they_take() {
+        let (mut pace, mut now) = (Pace::default(), 10_000_000_000);
+        (0..10).for_each(|_| drop(turn(&mut pace, &mut now, 100, 300)));
+        assert_eq!(turn(&mut pace, &mut now, 100, 300), 650);
     }
 
     #[test]

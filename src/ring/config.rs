@@ -49,6 +49,8 @@ pub struct Techniques {
     pub message_wake: bool,
     /// After a turn with many sends, arrivals wake nobody for a moment, so that the next turn's sends carry more.
     pub gather: bool,
+    /// While conversations go on, the ring is looked at for a moment before this thread sleeps.
+    pub spin: bool,
 }
 
 impl Techniques {
@@ -61,6 +63,7 @@ impl Techniques {
         no_sq_array: true,
         message_wake: true,
         gather: true,
+        spin: true,
     };
 
     /// Switches one off by its name, in which `-` stands for `_`. Whether there is one of that name.
@@ -73,6 +76,7 @@ impl Techniques {
             "no-sq-array" => &mut self.no_sq_array,
             "message-wake" => &mut self.message_wake,
             "gather" => &mut self.gather,
+            "spin" => &mut self.spin,
             _ => return false,
         };
         *switch = false;
@@ -80,7 +84,7 @@ impl Techniques {
     }
 
     /// The names that [`switch_off`](Self::switch_off) knows.
-    pub const NAMES: [&str; 7] = [
+    pub const NAMES: [&str; 8] = [
         "multishot-recv",
         "incremental-buffers",
         "defer-taskrun",
@@ -88,6 +92,7 @@ impl Techniques {
         "no-sq-array",
         "message-wake",
         "gather",
+        "spin",
     ];
 }
 

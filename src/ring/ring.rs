@@ -177,6 +177,26 @@ impl<P: StableBytes> Ring<P> {
         self.enter(i32::MAX as u32, EnterFlags::GETEVENTS, Some(pause))
     }
 
+    /// Hands what is queued to the kernel and looks for a completion for `window`, without sleeping. Whether there is one.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_and_spin(&mut self, window: Duration) -> io::Result<bool> {
+        self.submit_and_wait(Some(Duration::ZERO))?;
+        let end = Instant::now() + window;
+        loop {
+            if !self.uring.completion().is_empty() || !self.backlog.is_empty() {
+                return Ok(true);
+            }
+            if self.uring.submission().taskrun() {
+                self.enter(0, EnterFlags::GETEVENTS, None)?;
+            } else if Instant::now() >= end {
+                return Ok(false);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
     /// Queues a submission. Never loses it: a full queue is submitted first.
     ///
     /// # Safety
@@ -271,6 +291,7 @@ impl<P: StableBytes> Ring<P> {
     fn drain(&mut self) -> bool {
         self.ending = true;
         let deadline = Instant::now() + DRAIN;
+        self.cancel_all_of_slots();
         loop {
             if self.outstanding == 0 {
                 return true;
@@ -324,7 +345,8 @@ fn build(config: &RingConfig, techniques: Techniques) -> io::Result<IoUring> {
         .setup_single_issuer()
         .setup_submit_all();
     if techniques.coop_taskrun || techniques.defer_taskrun {
-        builder.setup_coop_taskrun();
+        // The flag tells `submit_and_spin` that there is work without asking the kernel.
+        builder.setup_coop_taskrun().setup_taskrun_flag();
     }
     if techniques.defer_taskrun {
         builder.setup_defer_taskrun();
