@@ -121,6 +121,18 @@ def saturation_table(book):
     return lines
 
 
+def withheld(about):
+    """What the machine itself takes away, if that was measured."""
+    if "withheld" not in about:
+        return []
+    share, longest = about["withheld"]
+    return [
+        f"With nothing but a spinning process on each processor, a processor was away for {share:.1%} of the time, in pieces of up to",
+        f"{longest:.1f} ms (measured before the first run): latencies beyond that quantile are the machine's and not a server's.",
+        "",
+    ]
+
+
 def write(book, path, notes):
     data = book.data
     about, settings = data["about"], data["settings"]
@@ -146,6 +158,8 @@ def write(book, path, notes):
         "(A B C D A B C D). One open-loop generator for all (`tickring-loadgen`): latency counts from the intended send, every event of every",
         "connection is checked. Server CPU is user + system time of its process over the load, by events delivered. The server is pinned to the",
         "first processor, the generator to the rest; nothing is pinned where the table says so. Values are medians (least–most).",
+        "",
+        *withheld(about),
         "",
         "| target | what it is |",
         "|---|---|",

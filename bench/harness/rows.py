@@ -90,12 +90,12 @@ ROWS = [
     ),
 ]
 
-#: Two cores against one, where the server is what limits: tickring alone, its cores as variants.
+#: Two cores against one, with all the processors busy: tickring alone, its cores as variants.
 SATURATION = [
     Row(
         f"cores{cores}",
-        f"saturation, {cores} core(s)",
-        fanout(2000, 400),
+        f"all processors busy, {cores} core(s)",
+        fanout(2000, 3000),
         ("tickring",),
         server={"tickring": ("--cores", str(cores))},
         shows=("delivered_per_s", "cpu_ns", "generator_cpus", "server_cpus"),

@@ -192,6 +192,7 @@ fn they_come_back_without_any_technique() {
         no_sq_array: false,
         message_wake: false,
         gather: false,
+        spin: false,
     });
 }
 
