@@ -1,7 +1,7 @@
 //! The file that a lane makes before it needs it: whoever is told that there is no room is told so
 //! while there still is room for all that was taken before.
 
-use super::{Lane, OperationKind, Outcome, Released, Room, is_full};
+use super::{Lane, OperationKind, Outcome, Released, Room, Stage, Work, is_full};
 
 /// The file that the next segment is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Lane {
     }
 
     /// Whether nothing more should be asked of the lane: half of the segment is used, or none is
-    /// begun, and the next one has no file. What was asked before then has its room on disk, as long
+    /// begun on disk, and the next one has no file. What was asked before then has its room on disk, as long
     /// as it is less than the other half.
     #[must_use]
     pub fn is_short(&self) -> bool {
@@ -79,8 +79,15 @@ impl Lane {
         // A claimed one is no longer the next.
         let short = match self.claimed {
             true => used_half || !made,
-            false => used_half && !made,
+            false => (used_half || self.has_no_file()) && !made,
         };
         short && self.failure.is_none()
+    }
+
+    /// Whether a segment is begun that has no file yet, so that a full disk may still be in its way.
+    fn has_no_file(&self) -> bool {
+        let gathers = !self.pending.bytes.is_empty() && self.pending.begins_segment;
+        let making = |work: &Work| work.stage == Stage::Create;
+        gathers || self.work.as_ref().is_some_and(making)
     }
 }

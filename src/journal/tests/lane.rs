@@ -68,6 +68,31 @@ fn states_of_an_earlier_run_let_records_go_in_the_next_one() {
 }
 
 #[test]
+fn a_segment_that_has_no_file_yet_is_no_room_to_offer() {
+    let dir = TempDir::new();
+    let start = recover(dir.path(), 0, |_| {}).unwrap();
+    let mut lane = Lane::new(start.start(1, 1), small(), 1);
+    let mut batch = Vec::new();
+    state(7, 1, "stream/a", &mut batch);
+    lane.append(0, 1, &batch, 0).unwrap();
+    assert!(lane.is_short(), "it gathers");
+    let mut disk = Disk::new(true);
+    let create = lane.poll_operation(0).unwrap();
+    assert!(lane.is_short(), "its file is being made");
+    let full = Fate::Failed(std::io::ErrorKind::StorageFull);
+    lane.on_done(create.id, disk.perform(create.kind, full));
+    assert!(lane.is_short(), "the disk had no room for it");
+    let now = lane.deadline().unwrap_or_default().max(1_000_000_000);
+    lane.poll_operation(now); // sets when to try again
+    let now = now + 1_000_000_000;
+    while let Some(operation) = lane.poll_operation(now) {
+        let outcome = disk.perform(operation.kind, Fate::Done);
+        lane.on_done(operation.id, outcome);
+    }
+    assert!(lane.is_idle() && !lane.is_short());
+}
+
+#[test]
 fn a_header_that_was_cut_off_anywhere_is_a_segment_that_was_not_begun() {
     for cut in 0..HEADER {
         let dir = TempDir::in_memory();
