@@ -462,7 +462,8 @@ impl World {
 
     /// Whoever reads has been told what became of each command, although a lane has no room: it was
     /// carried out before, or refused. Only where segments are so small that a turn of each core
-    /// does not fit one, what was taken waits; and what is on its way is on its way.
+    /// does not fit one, what was taken waits; and what is on its way is on its way. A connection
+    /// that the core has closed, as that of a client that never says anything, is owed nothing.
     fn hold_answered(&mut self) -> Result<(), String> {
         let segment = self.plan.journal.limits.segment_bytes as usize;
         let waits = self.node.lanes.iter().any(|lane| lane.waits);
@@ -475,6 +476,7 @@ impl World {
                 && !self.sockets[link.socket].failed
                 && !link.sight.is_over()
                 && self.sockets[link.socket].is_quiet()
+                && !self.sockets[link.socket].closing
                 && link.out.is_empty()
                 && let Some(waits) = link.shadow.unanswered()
             {
