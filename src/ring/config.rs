@@ -43,8 +43,6 @@ pub struct Techniques {
     pub defer_taskrun: bool,
     /// No interrupt is sent to this thread for completion work. Implied by `defer_taskrun`.
     pub coop_taskrun: bool,
-    /// No index array between the submission queue and its entries (Linux 6.6).
-    pub no_sq_array: bool,
     /// Another ring is woken by `IORING_OP_MSG_RING` with the next submit, instead of a write to its eventfd at once.
     pub message_wake: bool,
     /// After a turn with many sends, arrivals wake nobody for a moment, so that the next turn's sends carry more.
@@ -60,7 +58,6 @@ impl Techniques {
         incremental_buffers: true,
         defer_taskrun: true,
         coop_taskrun: true,
-        no_sq_array: true,
         message_wake: true,
         gather: true,
         spin: true,
@@ -73,7 +70,6 @@ impl Techniques {
             "incremental-buffers" => &mut self.incremental_buffers,
             "defer-taskrun" => &mut self.defer_taskrun,
             "coop-taskrun" => &mut self.coop_taskrun,
-            "no-sq-array" => &mut self.no_sq_array,
             "message-wake" => &mut self.message_wake,
             "gather" => &mut self.gather,
             "spin" => &mut self.spin,
@@ -84,12 +80,11 @@ impl Techniques {
     }
 
     /// The names that [`switch_off`](Self::switch_off) knows.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 7] = [
         "multishot-recv",
         "incremental-buffers",
         "defer-taskrun",
         "coop-taskrun",
-        "no-sq-array",
         "message-wake",
         "gather",
         "spin",

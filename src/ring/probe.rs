@@ -13,8 +13,6 @@ pub struct Features {
     pub kernel: String,
     /// Receive buffers can be filled in several steps (`IOU_PBUF_RING_INC`, Linux 6.12).
     pub incremental_buffers: bool,
-    /// The submission queue works without its index array (`IORING_SETUP_NO_SQARRAY`, Linux 6.6).
-    pub no_sq_array: bool,
     /// A closed direct descriptor is released at once (Linux 6.13). Before that, an older operation on any other
     /// descriptor of the ring can hold it back, so the ring shuts the socket down before it closes it.
     pub prompt_close: bool,
@@ -52,10 +50,6 @@ pub fn probe() -> Result<Features, RingError> {
     match floor {
         Ok(ring) if missing.is_empty() => Ok(Features {
             incremental_buffers: buffers::incremental_supported(&ring),
-            no_sq_array: IoUring::<squeue::Entry, cqueue::Entry>::builder()
-                .setup_no_sqarray()
-                .build(8)
-                .is_ok(),
             prompt_close: version(&kernel) >= (6, 13),
             kernel,
         }),

@@ -71,7 +71,6 @@ impl<P: StableBytes> Ring<P> {
             incremental_buffers: asked.incremental_buffers
                 && asked.multishot_recv
                 && features.incremental_buffers,
-            no_sq_array: asked.no_sq_array && features.no_sq_array,
             ..asked
         };
         let uring = build(config, techniques).map_err(RingError::system("creating the ring"))?;
@@ -350,9 +349,6 @@ fn build(config: &RingConfig, techniques: Techniques) -> io::Result<IoUring> {
     }
     if techniques.defer_taskrun {
         builder.setup_defer_taskrun();
-    }
-    if techniques.no_sq_array {
-        builder.setup_no_sqarray();
     }
     builder.build(config.entries)
 }

@@ -189,7 +189,6 @@ fn they_come_back_without_any_technique() {
         incremental_buffers: false,
         defer_taskrun: false,
         coop_taskrun: false,
-        no_sq_array: false,
         message_wake: false,
         gather: false,
         spin: false,
