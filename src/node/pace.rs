@@ -5,7 +5,7 @@
 //! anew with each message. The pause after such a turn is the longer of two:
 //!
 //! - A third of what the turn's sends took. A core without any rest is late with everything, so that
-//!   this much costs no latency: what arrivals wait for the next turn to begin, it is shorter by.
+//!   this much costs little latency: queues get shorter by about as much.
 //! - As with any stock that is ordered in lots, the best wait grows with the root of what a turn
 //!   costs, which is its number of sends; it ends where a user would begin to notice.
 //!
