@@ -18,8 +18,7 @@ impl Lane {
     /// Whether the next segment should have its file by now: from the start on, and then when a
     /// quarter of the one before it is used. The bound must have room for it.
     pub(super) fn wants_spare(&self) -> bool {
-        let gathers = !self.pending.bytes.is_empty() && self.pending.begins_segment;
-        let begins = self.claimed || gathers;
+        let begins = self.claimed || self.gathers_segment();
         let begins = begins || self.work.as_ref().is_some_and(|w| w.begins_segment);
         let due = match self.segments.back() {
             Some(last) if self.continues => {
@@ -65,8 +64,8 @@ impl Lane {
     }
 
     /// Whether nothing more should be asked of the lane: half of the segment is used, or none is
-    /// begun on disk, and the next one has no file. What was asked before then has its room on disk, as long
-    /// as it is less than the other half.
+    /// begun on disk, and the next one has no file. What was asked before then has its room on disk,
+    /// as long as it is less than the other half.
     #[must_use]
     pub fn is_short(&self) -> bool {
         let made = matches!(self.spare_file, Spare::Ready | Spare::Failed);
@@ -84,10 +83,14 @@ impl Lane {
         short && self.failure.is_none()
     }
 
+    /// Whether the write that gathers begins a segment.
+    fn gathers_segment(&self) -> bool {
+        !self.pending.bytes.is_empty() && self.pending.begins_segment
+    }
+
     /// Whether a segment is begun that has no file yet, so that a full disk may still be in its way.
     fn has_no_file(&self) -> bool {
-        let gathers = !self.pending.bytes.is_empty() && self.pending.begins_segment;
         let making = |work: &Work| work.stage == Stage::Create;
-        gathers || self.work.as_ref().is_some_and(making)
+        self.gathers_segment() || self.work.as_ref().is_some_and(making)
     }
 }
