@@ -30,8 +30,8 @@ pub struct Plan {
     pub connections: u32,
     /// How many threads share them.
     pub threads: u32,
-    /// Whether the publishers run in this worker (exactly one does).
-    pub publishes: bool,
+    /// Where in this worker the publishers run.
+    pub publishers: Publishers,
     /// How many stalled readers run in this worker.
     pub stalled: u32,
     /// How many topics each of them subscribes to.
@@ -44,6 +44,25 @@ pub struct Plan {
     pub connect_timeout: Duration,
     /// How long the last events may take to come.
     pub drain_timeout: Duration,
+}
+
+/// Where in a worker the publishers of a run are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publishers {
+    /// In another worker, or nowhere.
+    Elsewhere,
+    /// In a thread of their own.
+    Apart,
+    /// In the thread of the worker's subscribers, which is the only one.
+    Within,
+}
+
+impl Plan {
+    /// How many threads the worker has.
+    pub fn all_threads(&self) -> u32 {
+        self.threads + u32::from(self.publishers == Publishers::Apart) + u32::from(self.stalled > 0)
+    }
 }
 
 /// The scenarios.

@@ -12,7 +12,7 @@ use crate::clock::now_ns;
 use crate::control::Published;
 use crate::options::{Common, Shape};
 use crate::outcome::Outcome;
-use crate::plan::{Load, Plan, share};
+use crate::plan::{Load, Plan, Publishers, share};
 use crate::progress::Bar;
 use crate::server::ServerProcess;
 use crate::topics::Topics;
@@ -164,6 +164,13 @@ fn plans(shape: &Shape, common: &Common, server: SocketAddr) -> Vec<Plan> {
                 },
                 other => other,
             };
+            let threads = threads.min(connections as u32);
+            let publishers = match load {
+                _ if worker > 0 || !shape.publishes => Publishers::Elsewhere,
+                // With a processor for both they would only be in each other's way.
+                Load::Fanout { .. } if cores == 1 && threads == 1 => Publishers::Within,
+                _ => Publishers::Apart,
+            };
             Plan {
                 load,
                 server,
@@ -179,8 +186,8 @@ fn plans(shape: &Shape, common: &Common, server: SocketAddr) -> Vec<Plan> {
                 payload: shape.payload,
                 first: first as u32,
                 connections: connections as u32,
-                threads: threads.min(connections as u32),
-                publishes: shape.publishes && worker == 0,
+                threads,
+                publishers,
                 stalled: if worker == 0 { shape.stalled } else { 0 },
                 stalled_each: shape.stalled_each,
                 stalled_first: shape.connections,
@@ -244,7 +251,7 @@ impl Crew {
             let news = news.clone();
             std::thread::spawn(move || read_news(worker, stdout, &news));
             crew.children.push((child, stdin));
-            crew.threads += plan.threads + u32::from(plan.publishes) + u32::from(plan.stalled > 0);
+            crew.threads += plan.all_threads();
             crew.say_to(worker, &Order::Plan(Box::new(plan.clone())))?;
         }
         Ok(crew)

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::{Counts, News, Order};
 use crate::control::{Control, Phase, Report};
 use crate::outcome::Outcome;
-use crate::plan::{Load, Plan, share};
-use crate::role::{Churn, Failure, Line, PingPong, Publisher, Stalled, Subscribers};
+use crate::plan::{Load, Plan, Publishers, share};
+use crate::role::{Churn, Everybody, Failure, Line, PingPong, Publisher, Stalled, Subscribers};
 use crate::target::{Bridge, Floor, Nats, Protocol, Redis, Target, Tickring};
 use crate::topics::Topics;
 
@@ -159,6 +159,13 @@ fn works<T: Target + 'static>(plan: &Plan, target: fn(&Topics) -> T) -> Vec<Work
         }
         let part = f64::from(count) / f64::from(plan.connections);
         works.push(match plan.load {
+            Load::Fanout { rate, seconds } if plan.publishers == Publishers::Within => {
+                Box::new(move |line| {
+                    let subscribers = Subscribers::new(&plan, first, count);
+                    Everybody::new(subscribers, Publisher::new(&plan, rate, seconds))
+                        .run_on([target(&topics), target(&topics)], line)
+                })
+            }
             Load::Fanout { .. } | Load::Connect { .. } | Load::Stall { .. } => {
                 Box::new(move |line| {
                     Subscribers::new(&plan, first, count).run_on(target(&topics), line)
@@ -183,7 +190,7 @@ fn works<T: Target + 'static>(plan: &Plan, target: fn(&Topics) -> T) -> Vec<Work
             }
         });
     }
-    if plan.publishes {
+    if plan.publishers == Publishers::Apart {
         let plan = plan.clone();
         works.push(Box::new(move |line| {
             let publisher = match plan.load {

@@ -2,6 +2,7 @@
 //! [`Report::Prepared`] and [`Report::Ready`] on the way and returns what it found.
 
 mod churn;
+mod everybody;
 mod pingpong;
 mod publisher;
 mod stalled;
@@ -15,6 +16,7 @@ use tickring::ring::RingError;
 use crate::control::{Control, Report};
 
 pub use churn::Churn;
+pub use everybody::Everybody;
 pub use pingpong::PingPong;
 pub use publisher::Publisher;
 pub use stalled::Stalled;

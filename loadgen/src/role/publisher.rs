@@ -1,4 +1,4 @@
-//! The publishers: one thread, a connection for each, an open-loop schedule for all.
+//! The publishers: a connection for each, an open-loop schedule for all.
 
 use std::num::NonZeroU64;
 
@@ -12,7 +12,8 @@ use crate::plan::Plan;
 use crate::schedule::{Schedule, spin_until};
 use crate::target::{Inbound, Target};
 
-/// All publishers of a run.
+/// All publishers of a run. They have a thread to themselves ([`run_on`](Self::run_on)), or share
+/// that of subscribers (see [`super::Everybody`]).
 #[derive(Debug)]
 pub struct Publisher {
     plan: Plan,
@@ -20,6 +21,10 @@ pub struct Publisher {
     seconds: f64,
     /// Whether publishing ends as soon as the run drains, however much is left of it.
     until_drain: bool,
+    stage: Stage,
+    /// Messages written so far.
+    index: u64,
+    shown: Growth,
     published: Published,
     payload: Vec<u8>,
     welcome: u64,
@@ -28,6 +33,30 @@ pub struct Publisher {
     lost: bool,
     again: Vec<LinkId>,
     outcome: Outcome,
+}
+
+/// Where publishers stand, once they are connected. They go through the stages in this order.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// Until the run starts.
+    Waiting,
+    /// Messages leave when they are due.
+    Publishing(Schedule),
+    /// Until the kernel has everything, at most until then.
+    Flushing(u64),
+    /// The server has had its time to refuse then.
+    Listening(u64),
+}
+
+/// What publishers do after a [`step`](Publisher::step).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    /// Something was written, which the next turn sends.
+    pub(super) wrote: bool,
+    /// Nothing is due before this moment of the clock, unless something arrives.
+    pub(super) until_ns: u64,
+    /// How long before that the thread should be awake, if it has nothing else to do.
+    pub(super) spin_ns: u64,
 }
 
 /// Bytes that a publisher may have waiting for the server; past it the schedule waits, which
@@ -49,6 +78,9 @@ impl Publisher {
             rate,
             seconds,
             until_drain: false,
+            stage: Stage::Waiting,
+            index: 0,
+            shown: Growth::default(),
             published: Published {
                 sent: vec![0; counters],
                 refused: vec![0; counters],
@@ -70,7 +102,28 @@ impl Publisher {
         }
     }
 
-    fn connect<T: Target>(&mut self, net: &mut Net<T>) -> Result<(), Failure> {
+    /// The connections, all closed as yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses the ring.
+    pub(super) fn net<T: Target>(&self, target: T) -> Result<Net<T>, Failure> {
+        // Timers of a thread may be late by this much, 50 us unless it says otherwise. A kernel
+        // that refuses leaves it at that, which schedule_lag_us shows.
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        let publishers = self.plan.topics.publishers;
+        Ok(Net::new(
+            publishers,
+            self.plan.first,
+            self.plan.server,
+            target,
+        )?)
+    }
+
+    /// Connects all publishers.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) fn connect<T: Target>(&mut self, net: &mut Net<T>) -> Result<(), Failure> {
         let deadline = now_ns() + self.plan.connect_timeout.as_nanos() as u64;
         let publishers = self.plan.topics.publishers;
         (0..publishers).for_each(|link| net.open(link));
@@ -95,46 +148,58 @@ impl Publisher {
         last.unwrap_or_else(|| "the server does not answer publishers".into())
     }
 
-    fn wait_for_start<T: Target>(
+    /// Does what is due by now; `None` when all is done. What it wrote leaves with the next turn.
+    ///
+    /// # Errors
+    /// When a connection that the run cannot do without is gone.
+    pub(super) fn step<T: Target>(
         &mut self,
         net: &mut Net<T>,
         line: &Line<'_>,
-    ) -> Result<u64, Failure> {
-        loop {
-            net.turn(self, now_ns() + TICK_NS)?;
-            match line.control.phase() {
-                Phase::Running(start_ns) => return Ok(start_ns),
-                Phase::Draining(_) => return Ok(u64::MAX),
+    ) -> Result<Option<Step>, Failure> {
+        let now = now_ns();
+        let publishers = self.plan.topics.publishers;
+        let mut step = Step {
+            wrote: false,
+            until_ns: now + TICK_NS,
+            spin_ns: 0,
+        };
+        match self.stage {
+            Stage::Waiting => match line.control.phase() {
+                Phase::Running(start_ns) => {
+                    let schedule = Schedule::new(start_ns, self.rate, self.seconds);
+                    self.stage = Stage::Publishing(schedule);
+                    step.until_ns = start_ns;
+                }
+                Phase::Draining(_) => self.stage = Stage::Listening(now),
                 Phase::Preparing | Phase::Connecting => {}
+            },
+            Stage::Publishing(schedule) => {
+                let before = self.index;
+                self.index = self.publish_due(net, &schedule, before);
+                self.shown
+                    .update(&line.control.progress.published, self.index);
+                let cut = self.until_drain && matches!(line.control.phase(), Phase::Draining(_));
+                if self.index >= schedule.total() || self.lost || cut {
+                    let patience_ns = self.plan.drain_timeout.as_nanos() as u64;
+                    self.stage = Stage::Flushing(now + patience_ns);
+                }
+                step = Step {
+                    wrote: self.index > before,
+                    until_ns: schedule.due_ns(self.index),
+                    spin_ns: schedule.spin_ns(),
+                };
             }
-        }
-    }
-
-    fn publish_all<T: Target>(
-        &mut self,
-        net: &mut Net<T>,
-        line: &Line<'_>,
-        schedule: &Schedule,
-    ) -> Result<(), Failure> {
-        let mut shown = Growth::default();
-        let mut index = 0;
-        while index < schedule.total() && !self.lost {
-            if self.until_drain && matches!(line.control.phase(), Phase::Draining(_)) {
-                break;
-            }
-            index = self.publish_due(net, schedule, index);
-            shown.update(&line.control.progress.published, index);
-            let due = schedule.due_ns(index);
-            if due > now_ns() + schedule.spin_ns() {
-                net.turn(self, due - schedule.spin_ns())?;
-            } else {
-                net.turn(self, 0)?;
-                if due < now_ns() + schedule.spin_ns() && index < schedule.total() {
-                    spin_until(due);
+            Stage::Flushing(deadline_ns) => {
+                if now >= deadline_ns || (0..publishers).all(|link| net.is_flushed(link)) {
+                    self.stage = Stage::Listening(now + REFUSALS_NS);
                 }
             }
+            Stage::Listening(until_ns) if now < until_ns => step.until_ns = until_ns,
+            Stage::Listening(_) if self.lost => return Err(Failure::Server(self.last_error())),
+            Stage::Listening(_) => return Ok(None),
         }
-        Ok(())
+        Ok(Some(step))
     }
 
     /// Writes what is due, message `index` first; returns the first that is not.
@@ -175,21 +240,13 @@ impl Publisher {
         index
     }
 
-    /// Waits until the kernel has everything, and the server had time to refuse.
-    fn finish<T: Target>(&mut self, net: &mut Net<T>) -> Result<(), Failure> {
-        let deadline = now_ns() + self.plan.drain_timeout.as_nanos() as u64;
-        let publishers = self.plan.topics.publishers;
-        while now_ns() < deadline && !(0..publishers).all(|link| net.is_flushed(link)) {
-            net.turn(self, now_ns() + TICK_NS)?;
-        }
-        let until = now_ns() + REFUSALS_NS;
-        while now_ns() < until {
-            net.turn(self, until)?;
-        }
-        match self.lost {
-            true => Err(Failure::Server(self.last_error())),
-            false => Ok(()),
-        }
+    /// What was published goes to everybody who waits for it, and what was found to the caller.
+    pub(super) fn findings(mut self, line: &Line<'_>) -> Outcome {
+        let sum = |counts: &[u64]| counts.iter().sum::<u64>();
+        self.outcome.refused = sum(&self.published.refused);
+        self.outcome.published = sum(&self.published.sent) - self.outcome.refused;
+        line.tell(Report::Published(self.published));
+        self.outcome
     }
 
     /// Does it all, speaking `target`'s protocol.
@@ -197,25 +254,21 @@ impl Publisher {
     /// # Errors
     /// [`Failure`].
     pub fn run_on<T: Target>(mut self, target: T, line: &Line<'_>) -> Result<Outcome, Failure> {
-        // Timers of a thread may be late by this much, 50 us unless it says otherwise. A kernel
-        // that refuses leaves it at that, which schedule_lag_us shows.
-        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-        let publishers = self.plan.topics.publishers;
-        let first = self.plan.first;
-        let mut net = Net::new(publishers, first, self.plan.server, target)?;
+        let mut net = self.net(target)?;
         line.tell(Report::Prepared);
         line.control.wait_until_connecting();
         self.connect(&mut net)?;
         line.tell(Report::Ready);
-        let start_ns = self.wait_for_start(&mut net, line)?;
-        let schedule = Schedule::new(start_ns, self.rate, self.seconds);
-        self.publish_all(&mut net, line, &schedule)?;
-        self.finish(&mut net)?;
-        let sum = |counts: &[u64]| counts.iter().sum::<u64>();
-        self.outcome.refused = sum(&self.published.refused);
-        self.outcome.published = sum(&self.published.sent) - self.outcome.refused;
-        line.tell(Report::Published(self.published));
-        Ok(self.outcome)
+        while let Some(step) = self.step(&mut net, line)? {
+            let awake_ns = step.until_ns - step.spin_ns;
+            if now_ns() < awake_ns {
+                net.turn(&mut self, awake_ns)?;
+            } else {
+                net.turn(&mut self, 0)?;
+                spin_until(step.until_ns);
+            }
+        }
+        Ok(self.findings(line))
     }
 }
 

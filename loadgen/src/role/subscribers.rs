@@ -29,6 +29,9 @@ pub struct Subscribers {
     /// Links that failed and are to be opened again.
     again: Vec<LinkId>,
     outcome: Outcome,
+    shown: Growth,
+    /// The phase that was looked at last.
+    epoch: u64,
 }
 
 /// How long extra events are waited for once all have come.
@@ -49,6 +52,8 @@ impl Subscribers {
             failed: 0,
             again: Vec::new(),
             outcome: Outcome::default(),
+            shown: Growth::default(),
+            epoch: 0,
         }
     }
 
@@ -57,17 +62,38 @@ impl Subscribers {
     /// # Errors
     /// [`Failure`].
     pub fn run_on<T: Target>(mut self, target: T, line: &Line<'_>) -> Result<Outcome, Failure> {
-        let mut net = Net::new(self.count, self.first, self.plan.server, target)?;
+        let mut net = self.net(target)?;
         line.tell(Report::Prepared);
         line.control.wait_until_connecting();
         self.connect(&mut net, line)?;
         line.tell(Report::Ready);
-        let published = self.receive(&mut net, line)?;
+        let published = loop {
+            let until_ns = now_ns() + TICK_NS;
+            if let Some(published) = self.receive(&mut net, line, until_ns)? {
+                break published;
+            }
+        };
         self.drain(&mut net, line, &published)?;
         Ok(self.findings(&published))
     }
 
-    fn connect<T: Target>(&mut self, net: &mut Net<T>, line: &Line<'_>) -> Result<(), Failure> {
+    /// The connections, all closed as yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses the ring.
+    pub(super) fn net<T: Target>(&self, target: T) -> Result<Net<T>, Failure> {
+        Ok(Net::new(self.count, self.first, self.plan.server, target)?)
+    }
+
+    /// Connects and subscribes all.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) fn connect<T: Target>(
+        &mut self,
+        net: &mut Net<T>,
+        line: &Line<'_>,
+    ) -> Result<(), Failure> {
         self.outcome.first_connect_ns = now_ns();
         let deadline = now_ns() + self.plan.connect_timeout.as_nanos() as u64;
         let mut connected = Growth::default();
@@ -100,41 +126,46 @@ impl Subscribers {
         Ok(())
     }
 
-    /// Receives until everything was published.
-    fn receive<T: Target>(
+    /// Receives until something came or the clock shows `until_ns`. What was published, once that
+    /// is known.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) fn receive<T: Target>(
         &mut self,
         net: &mut Net<T>,
         line: &Line<'_>,
-    ) -> Result<Arc<Published>, Failure> {
-        let mut delivered = Growth::default();
-        let mut epoch = 0;
-        loop {
-            net.turn(self, now_ns() + TICK_NS)?;
-            delivered.update(
-                &line.control.progress.delivered,
-                self.deliveries.delivered(),
-            );
-            if epoch == line.control.epoch() {
-                continue;
-            }
-            epoch = line.control.epoch();
-            match line.control.phase() {
-                Phase::Running(start_ns) => {
-                    if let Load::Stall { period, .. } = self.plan.load {
-                        self.deliveries.set_periods(Periods {
-                            start_ns,
-                            period_ns: (period * 1e9) as u64,
-                        });
-                    }
+        until_ns: u64,
+    ) -> Result<Option<Arc<Published>>, Failure> {
+        net.turn(self, until_ns)?;
+        self.shown.update(
+            &line.control.progress.delivered,
+            self.deliveries.delivered(),
+        );
+        let epoch = line.control.epoch();
+        if epoch == std::mem::replace(&mut self.epoch, epoch) {
+            return Ok(None);
+        }
+        match line.control.phase() {
+            Phase::Running(start_ns) => {
+                if let Load::Stall { period, .. } = self.plan.load {
+                    self.deliveries.set_periods(Periods {
+                        start_ns,
+                        period_ns: (period * 1e9) as u64,
+                    });
                 }
-                Phase::Draining(published) => return Ok(published),
-                Phase::Preparing | Phase::Connecting => {}
+                Ok(None)
             }
+            Phase::Draining(published) => Ok(Some(published)),
+            Phase::Preparing | Phase::Connecting => Ok(None),
         }
     }
 
     /// Receives until all that was published has come, or nothing comes any more.
-    fn drain<T: Target>(
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) fn drain<T: Target>(
         &mut self,
         net: &mut Net<T>,
         line: &Line<'_>,
@@ -146,13 +177,11 @@ impl Subscribers {
         self.outcome.expected = expected;
         let quiet_ns = self.plan.drain_timeout.as_nanos() as u64;
         let end_ns = now_ns() + 10 * quiet_ns;
-        let mut delivered = Growth::default();
-        delivered.update(&Default::default(), self.deliveries.delivered());
         let mut seen = self.deliveries.settled();
         let mut moved_ns = now_ns();
         loop {
             net.turn(self, now_ns() + TICK_NS)?;
-            delivered.update(
+            self.shown.update(
                 &line.control.progress.delivered,
                 self.deliveries.delivered(),
             );
@@ -183,7 +212,8 @@ impl Subscribers {
         }
     }
 
-    fn findings(mut self, published: &Published) -> Outcome {
+    /// What was found.
+    pub(super) fn findings(mut self, published: &Published) -> Outcome {
         self.deliveries.finish(&published.sent, &published.refused);
         let mut outcome = self.deliveries.outcome(&published.refused);
         outcome.connected = self.ready;
