@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tickring::core::{Action, Core, CoreConfig, JournalConfig, Limits, Now, ParcelPool, Payload};
+use tickring::core::{
+    Action, Core, CoreConfig, JournalConfig, Limits, Now, Pacing, ParcelPool, Payload,
+};
 use tickring::machines::Registry;
 use tickring_protocol::{
     Command, EventKind, Frame, Hello, Micros, PUBLISH, Policy, Publish, Subscribe, Trade,
@@ -39,6 +41,7 @@ impl Node {
                 registry: Arc::clone(&registry),
                 parcels: Arc::clone(&parcels),
                 journal: JournalConfig::default(),
+                pacing: Pacing::default(),
                 has_database: false,
                 plant: None,
             };

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tickring::core::{Action, Core, CoreConfig, JournalConfig, Limits, Now, ParcelPool};
+use tickring::core::{Action, Core, CoreConfig, JournalConfig, Limits, Now, Pacing, ParcelPool};
 use tickring::machines::Registry;
 use tickring_protocol::{
     Command, Decoded, ErrorCode, EventKind, Frame, Hello, PUBLISH, Ping, Publish, VERSION_MAJOR,
@@ -94,6 +94,7 @@ fn a_command_waits_for_room_and_is_refused_when_it_has_waited_too_long() {
         registry: Arc::new(Registry::standard()),
         parcels: Arc::new(ParcelPool::default()),
         journal: JournalConfig::default(),
+        pacing: Pacing::default(),
         has_database: false,
         plant: None,
     };

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::batch::{Range, push_range};
+use super::rest::Pace;
 
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -28,6 +29,30 @@ pub(crate) struct Audience {
     pub(crate) bytes: usize,
     pub(crate) events: u64,
     dirty: bool,
+    /// Events that its members were given since then.
+    counted: u64,
+    since_ns: u64,
+    /// How long a member rests after a send.
+    pub(crate) rest_ns: u64,
+}
+
+/// Events after which it is looked at how far apart they are.
+const COUNTED: u64 = 8;
+/// Events that are further apart than this have nothing to do with each other.
+const APART_NS: u64 = 1_000_000_000;
+
+impl Audience {
+    /// Its members are given what is pending.
+    pub(crate) fn pace(&mut self, now_ns: u64, pace: &Pace) {
+        self.counted += self.events;
+        let took_ns = now_ns - self.since_ns;
+        if self.counted < COUNTED && took_ns < APART_NS {
+            return;
+        }
+        let interval_ns = took_ns / self.counted.max(1);
+        (self.counted, self.since_ns) = (0, now_ns);
+        self.rest_ns = pace.rest(self.members.len(), interval_ns);
+    }
 }
 
 /// From an audience to a topic's replica and back: `other` is the index of the other end, `back`
@@ -109,7 +134,9 @@ impl Audiences {
                 self.list.len() as u32 - 1
             }
         };
-        self.list[audience as usize].members.push(member);
+        let fresh = &mut self.list[audience as usize];
+        fresh.members.push(member);
+        (fresh.counted, fresh.since_ns, fresh.rest_ns) = (0, 0, 0);
         audience
     }
 

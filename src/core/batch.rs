@@ -1,4 +1,4 @@
-//! Bytes that many connections send: written once a turn, then shared by reference.
+//! Bytes that many connections send: written once, then shared by reference.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ pub(crate) type Batch = Rc<Arc<Vec<u8>>>;
 const SMALL: usize = 4 << 10;
 const LARGE: usize = 64 << 10;
 
-/// A part of a batch, named by its place in the current turn.
+/// A part of a batch, named by its place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) batch: u32,
@@ -25,11 +25,18 @@ impl Range {
     }
 }
 
-/// Appends `range` to `ranges`, as one with the last if it begins where that ends.
-pub(crate) fn push_range(ranges: &mut Vec<Range>, range: Range) {
+/// Appends `range` to `ranges`, as one with the last if it begins where that ends; whether it
+/// stands by itself.
+pub(crate) fn push_range(ranges: &mut Vec<Range>, range: Range) -> bool {
     match ranges.last_mut() {
-        Some(last) if last.batch == range.batch && last.end == range.start => last.end = range.end,
-        _ => ranges.push(range),
+        Some(last) if last.batch == range.batch && last.end == range.start => {
+            last.end = range.end;
+            false
+        }
+        _ => {
+            ranges.push(range);
+            true
+        }
     }
 }
 
@@ -89,11 +96,16 @@ impl Payload {
     }
 }
 
-/// The batches of the turn that is under way, and memory for those to come.
+/// The batches that outboxes refer to, those of the turn that is under way last, and memory for
+/// those to come.
 #[derive(Debug, Default)]
 pub(crate) struct TurnLog {
-    batches: Vec<Lent>,
-    /// Index of the batch that takes events, and of the one that takes everything else: kept
+    batches: VecDeque<Lent>,
+    /// The number of the first of them; numbers start again at 0 after the last.
+    first: u32,
+    /// Bytes in them.
+    bytes: usize,
+    /// Number of the batch that takes events, and of the one that takes everything else: kept
     /// apart because only the former is handed to other cores.
     events: Option<u32>,
     unicast: Option<u32>,
@@ -117,6 +129,8 @@ struct Lent {
     batch: Batch,
     /// Whether its bytes belong to another core, which wants them back.
     adopted: bool,
+    /// Ranges of it that are queued in outboxes.
+    queued: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,69 +151,97 @@ impl TurnLog {
             Purpose::Event => self.events,
             Purpose::Unicast => self.unicast,
         };
-        let has_room = |batch: u32| {
-            let bytes = &self.batches[batch as usize].batch;
-            bytes.capacity() - bytes.len() >= expected
-        };
         let batch = match current {
-            Some(batch) if has_room(batch) => batch,
+            Some(batch) if self.has_room(batch, expected) => batch,
             _ => self.begin(purpose, expected),
         };
-        let bytes = unique(&mut self.batches[batch as usize].batch)
-            .expect("a batch is shared only once its turn is over");
+        let bytes = unique(&mut self.at(batch).batch).expect("one with room is not shared");
         let start = bytes.len() as u32;
         write(bytes);
-        Range {
-            batch,
-            start,
-            end: bytes.len() as u32,
-        }
+        let end = bytes.len() as u32;
+        self.bytes += (end - start) as usize;
+        Range { batch, start, end }
+    }
+
+    /// Whether `expected` bytes may be appended to a batch: nobody sends of it, and they fit.
+    fn has_room(&mut self, batch: u32, expected: usize) -> bool {
+        unique(&mut self.at(batch).batch)
+            .is_some_and(|bytes| bytes.capacity() - bytes.len() >= expected)
+    }
+
+    #[inline]
+    fn at(&mut self, batch: u32) -> &mut Lent {
+        &mut self.batches[batch.wrapping_sub(self.first) as usize]
     }
 
     fn begin(&mut self, purpose: Purpose, expected: usize) -> u32 {
-        let index = self.batches.len() as u32;
+        let number = self.first.wrapping_add(self.batches.len() as u32);
         let slot = match purpose {
             Purpose::Event => &mut self.events,
             Purpose::Unicast => &mut self.unicast,
         };
         // A turn begins small, so that a slow reader of a quiet server keeps little alive.
         let capacity = if slot.is_none() { SMALL } else { LARGE };
-        *slot = Some(index);
+        *slot = Some(number);
         let batch = self.spare.take(capacity.max(expected));
-        self.batches.push(Lent {
+        self.push(batch, false);
+        number
+    }
+
+    fn push(&mut self, batch: Batch, adopted: bool) {
+        self.batches.push_back(Lent {
             batch,
-            adopted: false,
+            adopted,
+            queued: 0,
         });
-        index
     }
 
-    /// The bytes of a range of this turn.
+    /// The bytes of a range.
     pub(crate) fn bytes(&self, range: Range) -> &[u8] {
-        &self.batches[range.batch as usize].batch[range.start as usize..range.end as usize]
+        let batch = &self.batches[range.batch.wrapping_sub(self.first) as usize].batch;
+        &batch[range.start as usize..range.end as usize]
     }
 
-    /// A range of this turn as a segment to send. No more may be appended to its batch.
-    pub(crate) fn segment(&self, range: Range) -> Segment {
-        let batch = Rc::clone(&self.batches[range.batch as usize].batch);
+    /// A range that an outbox held, as a segment to send. No more may be appended to its batch
+    /// meanwhile.
+    #[inline]
+    pub(crate) fn segment(&mut self, range: Range) -> Segment {
+        let lent = self.at(range.batch);
+        lent.queued -= 1;
         Segment {
-            batch,
+            batch: Rc::clone(&lent.batch),
             start: range.start,
             end: range.end,
         }
     }
 
+    /// An outbox refers to a batch once more: it is kept at least until that is sent or
+    /// [let go](Self::let_go).
+    #[inline]
+    pub(crate) fn hold(&mut self, batch: u32) {
+        self.at(batch).queued += 1;
+    }
+
+    /// An outbox no longer refers to a batch.
+    #[inline]
+    pub(crate) fn let_go(&mut self, batch: u32) {
+        self.at(batch).queued -= 1;
+    }
+
     /// A batch of this turn, to be handed to another core.
     pub(crate) fn share(&self, batch: u32) -> Arc<Vec<u8>> {
-        Arc::clone(&self.batches[batch as usize].batch)
+        Arc::clone(&self.batches[batch.wrapping_sub(self.first) as usize].batch)
     }
 
     /// Takes a batch of another core into this turn, to be referred to by ranges.
     pub(crate) fn adopt(&mut self, bytes: Arc<Vec<u8>>) -> u32 {
-        if let Some(last) = self.batches.last()
+        let number = self.first.wrapping_add(self.batches.len() as u32);
+        if let Some(last) = self.batches.back()
             && Arc::ptr_eq(&last.batch, &bytes)
         {
-            return self.batches.len() as u32 - 1;
+            return number.wrapping_sub(1);
         }
+        self.bytes += bytes.len();
         let batch = match self.spare.shells.pop() {
             Some(mut shell) => {
                 *Rc::get_mut(&mut shell).expect("a spare shell is nobody else's") = bytes;
@@ -207,27 +249,37 @@ impl TurnLog {
             }
             None => Rc::new(bytes),
         };
-        self.batches.push(Lent {
-            batch,
-            adopted: true,
-        });
-        self.batches.len() as u32 - 1
+        self.push(batch, true);
+        number
     }
 
-    /// Ends the turn: ranges of it mean nothing any more.
+    /// Ends the turn: ranges that no outbox holds mean nothing any more.
     pub(crate) fn end_turn(&mut self) {
-        (self.events, self.unicast) = (None, None);
-        let ended = self.batches.len();
-        for lent in self.batches.drain(..) {
+        let mut ended = 0;
+        while self.batches.front().is_some_and(|lent| lent.queued == 0)
+            && let Some(lent) = self.batches.pop_front()
+        {
+            for slot in [&mut self.events, &mut self.unicast] {
+                slot.take_if(|batch| *batch == self.first);
+            }
+            self.first = self.first.wrapping_add(1);
+            self.bytes -= lent.batch.len();
             self.spare.lent_bytes += lent.batch.capacity();
             self.spare.lent.push_back(lent);
+            ended += 1;
         }
         self.spare.reclaim(ended + 4);
     }
 
+    /// Bytes that outboxes refer to.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Bytes of past batches that somebody still sends, and of free ones.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.spare.lent_bytes + self.spare.small.len() * SMALL + self.spare.large.len() * LARGE
+        let free = self.spare.small.len() * SMALL + self.spare.large.len() * LARGE;
+        self.bytes + self.spare.lent_bytes + free
     }
 }
 
@@ -295,6 +347,7 @@ mod tests {
     fn a_segment_keeps_its_bytes_while_later_turns_write() {
         let mut log = TurnLog::default();
         let range = log.append(Purpose::Event, 3, |out| out.extend_from_slice(b"abc"));
+        log.hold(range.batch);
         let segment = log.segment(range);
         log.end_turn();
         for _ in 0..100 {

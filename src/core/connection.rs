@@ -6,6 +6,7 @@ use tickring_protocol::{ErrorCode, Policy};
 
 use super::audience::NONE;
 use super::outbox::Outbox;
+use super::rest::Rest;
 use super::state::State;
 
 /// A client's socket and what it has asked for.
@@ -33,6 +34,10 @@ pub(crate) struct Connection {
     pub(crate) changed: bool,
     /// Whether something was queued in this turn.
     pub(crate) dirty: bool,
+    /// Whether some of that is for it alone.
+    pub(crate) prompt: bool,
+    /// Its rest after the last send.
+    pub(crate) rest: Rest,
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Vec<u8>,
     pub(crate) parked: Parked,
@@ -159,6 +164,8 @@ impl Connection {
             place: 0,
             changed: false,
             dirty: false,
+            prompt: false,
+            rest: 0,
             outbox: Outbox::default(),
             inbox: Vec::new(),
             parked: Parked::No,

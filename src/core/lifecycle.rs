@@ -41,7 +41,9 @@ impl Core {
                 self.actions.push_back(Action::Close(slot));
             }
             state::Action::Free => {
-                self.connections[slot as usize] = None;
+                if let Some(mut connection) = self.connections[slot as usize].take() {
+                    connection.outbox.clear(&mut self.log);
+                }
                 self.open -= 1;
             }
         }

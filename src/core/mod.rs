@@ -40,6 +40,7 @@ mod reads;
 mod recovery;
 mod replica;
 mod report;
+mod rest;
 pub mod state;
 mod subscribe;
 #[cfg(test)]
@@ -54,7 +55,7 @@ use tickring_protocol::{ErrorCode, Frame, NodeStats};
 
 use crate::machines::{Outcome, Registry};
 use crate::topic::{ChunkPool, HistoryLimits, Ids, Topics};
-use audience::Audiences;
+use audience::{Audiences, NONE};
 use batch::{Purpose, TurnLog};
 use connection::{Connection, Farewell, Parked, Receiving};
 use figures::Tally;
@@ -64,6 +65,7 @@ use mail::ConnectionRef;
 use outbox::OutboxPool;
 use reads::Reads;
 use replica::Replicas;
+use rest::{Pace, Rests};
 use state::{Event, State};
 
 pub use batch::{Payload, Segment};
@@ -74,6 +76,7 @@ pub use mail::{Deliveries, ParcelPool, Requests};
 pub use reads::{Read, ReadDone, ReadRefusal};
 pub use recovery::{Heritage, LaneState, RecoveryError, Share};
 pub use report::Held;
+pub use rest::Pacing;
 
 /// The time, as the driver reads it once a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +107,8 @@ pub struct CoreConfig {
     pub journal: JournalConfig,
     /// Whether there is a database that HISTORY can be answered from.
     pub has_database: bool,
+    /// How sends are paced.
+    pub pacing: Pacing,
     /// A fault planted for the simulator's self-test; `None` everywhere else.
     #[doc(hidden)]
     pub plant: Option<Plant>,
@@ -198,7 +203,14 @@ pub struct Core {
 
     log: TurnLog,
     outboxes: OutboxPool,
-    dirty: Vec<u32>,
+    /// Connections with something for them alone to be sent.
+    prompt: VecDeque<u32>,
+    /// Those whose turn it is in a fan-out.
+    due: VecDeque<u32>,
+    /// How many of these are still sent to in this turn.
+    slice_left: u32,
+    rests: Rests,
+    pace: Pace,
     changed: Vec<u32>,
     actions: VecDeque<Action>,
     scratch: Vec<u8>,
@@ -232,6 +244,7 @@ impl Core {
             parcels,
             journal,
             has_database,
+            pacing,
             plant,
         } = config;
         assert!(
@@ -276,7 +289,11 @@ impl Core {
             audiences: Audiences::default(),
             log: TurnLog::default(),
             outboxes: OutboxPool::default(),
-            dirty: Vec::new(),
+            prompt: VecDeque::new(),
+            due: VecDeque::new(),
+            slice_left: 0,
+            rests: Rests::default(),
+            pace: Pace::new(pacing),
             changed: Vec::new(),
             actions: VecDeque::new(),
             scratch: Vec::new(),
@@ -307,6 +324,15 @@ impl Core {
         );
         self.log.end_turn();
         self.now = now;
+        // Whoever publishes faster than all this can be sent waits for a whole round.
+        let full = self.log.queued_bytes() > self.pace.pacing.queued_bytes;
+        self.slice_left = if full {
+            u32::MAX
+        } else {
+            self.pace.pacing.slice
+        };
+        let rested_ns = if full { u64::MAX } else { now.mono_ns };
+        self.rests.expire(rested_ns, &mut self.due);
         self.stats.turns += 1;
         self.tally.begin_turn(self.stats.commands);
         self.deliveries_taken = self.deliveries.iter().all(Deliveries::is_empty);
@@ -400,7 +426,7 @@ impl Core {
         }
         if !connection.outbox.is_empty() && !connection.dirty {
             connection.dirty = true;
-            self.dirty.push(slot);
+            self.due.push_back(slot);
         }
         if connection.behind > 0 {
             self.catch_up(slot);
@@ -440,20 +466,56 @@ impl Core {
             }
             return Some(action);
         }
-        while let Some(slot) = self.dirty.pop() {
-            let Some(connection) = self.connections[slot as usize].as_deref_mut() else {
-                continue;
-            };
-            connection.dirty = false;
-            if connection.state == State::Closing {
-                continue;
+        while let Some(slot) = self.prompt.pop_front() {
+            if let Some(payload) = self.take_output(slot) {
+                return Some(Action::Send { slot, payload });
             }
-            if let Some(payload) = connection.outbox.take(&self.log, &mut self.outboxes) {
-                self.stats.sends += 1;
+        }
+        while self.slice_left > 0
+            && let Some(slot) = self.due.pop_front()
+        {
+            if let Some(payload) = self.take_output(slot) {
+                self.slice_left -= 1;
                 return Some(Action::Send { slot, payload });
             }
         }
         None
+    }
+
+    /// What is to be sent to a connection now. It may have been sent already.
+    #[inline]
+    fn take_output(&mut self, slot: u32) -> Option<Payload> {
+        let connection = self.connections[slot as usize].as_deref_mut()?;
+        connection.prompt = false;
+        if !std::mem::take(&mut connection.dirty) || connection.state == State::Closing {
+            return None;
+        }
+        let payload = connection.outbox.take(&mut self.log, &mut self.outboxes)?;
+        self.stats.sends += 1;
+        connection.rest = 0;
+        if connection.audience != NONE {
+            let rest_ns = self.audiences.get(connection.audience).rest_ns;
+            if rest_ns > 0 {
+                connection.rest = self.rests.begin(self.now.mono_ns, rest_ns);
+            }
+        }
+        Some(payload)
+    }
+
+    /// So many sends took so long, in nanoseconds: what the pace of sends follows.
+    pub fn on_sends_over(&mut self, sends: u32, took_ns: u64) {
+        self.pace.took(sends, took_ns);
+    }
+
+    /// Whether something is to be sent that this turn had no room for: the next is due at once.
+    pub fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// When those that rest and have something to be sent are due, in monotonic nanoseconds. What comes
+    /// before is better left to gather.
+    pub fn rests_until(&self) -> Option<u64> {
+        self.rests.next()
     }
 
     /// The monotonic time, in nanoseconds, at which a turn is due even if nothing happens.
@@ -461,7 +523,9 @@ impl Core {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let report = self.is_watched().then_some(self.report_at);
         let sweep = self.journal.is_sweeping().then_some(self.now.mono_ns);
-        [timer, report, sweep].into_iter().flatten().min()
+        let due = self.has_due().then_some(self.now.mono_ns);
+        let wake = [timer, report, sweep, due, self.rests_until()];
+        wake.into_iter().flatten().min()
     }
 
     /// Whether something waits for room in a mailbox, so that a turn is due once other cores have
@@ -522,10 +586,12 @@ impl Core {
         let Some(connection) = self.connections[slot as usize].as_deref_mut() else {
             return;
         };
-        connection.outbox.push(range, &self.log, &mut self.outboxes);
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push(slot);
+        connection
+            .outbox
+            .push(range, &mut self.log, &mut self.outboxes);
+        connection.dirty = true;
+        if !std::mem::replace(&mut connection.prompt, true) {
+            self.prompt.push_back(slot);
         }
     }
 

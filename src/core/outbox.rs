@@ -4,10 +4,10 @@ use super::batch::{Payload, Range, Segment, TurnLog, push_range};
 
 /// The queue of one connection.
 ///
-/// While nothing is in flight, the ranges of the current turn are queued by reference and leave
-/// together when the turn ends. While a send is in flight, which means that the socket's buffer
+/// While nothing is in flight, ranges are queued by reference and leave together when it is the
+/// connection's turn. While a send is in flight, which means that the socket's buffer
 /// is full, what comes is copied to `backlog`: a slow reader then keeps alive only the batches of
-/// the one turn that it is stuck in, and its own copies.
+/// the one send that it is stuck in, and its own copies.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queued: Vec<Range>,
@@ -51,7 +51,7 @@ impl Outbox {
     }
 
     /// Appends a range of the current turn.
-    pub(crate) fn push(&mut self, range: Range, log: &TurnLog, pool: &mut OutboxPool) {
+    pub(crate) fn push(&mut self, range: Range, log: &mut TurnLog, pool: &mut OutboxPool) {
         if self.is_flying() || !self.backlog.is_empty() {
             if self.backlog.capacity() == 0 {
                 self.backlog = pool.bytes.pop().unwrap_or_default();
@@ -62,12 +62,14 @@ impl Outbox {
         if self.queued.capacity() == 0 {
             self.queued = pool.ranges.pop().unwrap_or_default();
         }
-        push_range(&mut self.queued, range);
+        if push_range(&mut self.queued, range) {
+            log.hold(range.batch);
+        }
         self.queued_bytes += range.len() as u32;
     }
 
     /// What to send now, if anything; it is in flight from here on.
-    pub(crate) fn take(&mut self, log: &TurnLog, pool: &mut OutboxPool) -> Option<Payload> {
+    pub(crate) fn take(&mut self, log: &mut TurnLog, pool: &mut OutboxPool) -> Option<Payload> {
         if self.is_flying() {
             return None;
         }
@@ -89,8 +91,10 @@ impl Outbox {
                 }
                 many => {
                     let mut bytes = pool.bytes.pop().unwrap_or_default();
-                    many.iter()
-                        .for_each(|range| bytes.extend_from_slice(log.bytes(*range)));
+                    for range in many {
+                        bytes.extend_from_slice(log.bytes(*range));
+                        log.let_go(range.batch);
+                    }
                     Payload::Own(bytes)
                 }
             };
@@ -101,6 +105,13 @@ impl Outbox {
         };
         self.flying_bytes = payload.byte_len() as u32;
         Some(payload)
+    }
+
+    /// Forgets what is queued.
+    pub(crate) fn clear(&mut self, log: &mut TurnLog) {
+        let queued = self.queued.drain(..);
+        queued.for_each(|range| log.let_go(range.batch));
+        self.queued_bytes = 0;
     }
 
     /// The send is over; the socket took `sent` bytes of it. What it did not take comes first in
@@ -177,9 +188,9 @@ mod tests {
                     let purpose = if i % 2 == 0 { Purpose::Event } else { Purpose::Unicast };
                     let range = log.append(purpose, *size, |out| out.resize(out.len() + size, counter));
                     wanted.extend_from_slice(log.bytes(range));
-                    outbox.push(range, &log, &mut pool);
+                    outbox.push(range, &mut log, &mut pool);
                 }
-                if let Some(payload) = outbox.take(&log, &mut pool) {
+                if let Some(payload) = outbox.take(&mut log, &mut pool) {
                     prop_assert!(flying.is_none());
                     flying = Some(payload);
                 }
@@ -190,7 +201,7 @@ mod tests {
                 let all: Vec<u8> = payload.slices().flatten().copied().collect();
                 got.extend_from_slice(&all);
                 outbox.sent(payload, all.len(), &mut pool);
-                flying = outbox.take(&log, &mut pool);
+                flying = outbox.take(&mut log, &mut pool);
             }
             prop_assert_eq!(got, wanted);
         }

@@ -48,6 +48,11 @@ impl Core {
         self.log.held_bytes()
     }
 
+    /// Bytes of shared batches that wait to be sent.
+    pub fn queued_bytes(&self) -> usize {
+        self.log.queued_bytes()
+    }
+
     /// Whether somebody subscribes to this core's figures.
     pub(super) fn is_watched(&self) -> bool {
         self.report_topic

@@ -31,6 +31,7 @@ impl Core {
             let audience = self.audiences.get_mut(index);
             let ranges = std::mem::take(&mut audience.ranges);
             let (bytes, events) = (audience.bytes, audience.events);
+            audience.pace(self.now.mono_ns, &self.pace);
             for place in 0..audience.members.len() {
                 let slot = audience.members[place];
                 let connection = self.connections[slot as usize]
@@ -47,11 +48,13 @@ impl Core {
                 for range in &ranges {
                     connection
                         .outbox
-                        .push(*range, &self.log, &mut self.outboxes);
+                        .push(*range, &mut self.log, &mut self.outboxes);
                 }
                 if !connection.dirty {
                     connection.dirty = true;
-                    self.dirty.push(slot);
+                    if !self.rests.hold(connection.rest, slot) {
+                        self.due.push_back(slot);
+                    }
                 }
                 self.stats.delivered += events;
             }

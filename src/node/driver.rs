@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::observe::{CoreReport, MailDepth, Reporter};
-use super::pace::Pace;
 use super::readers::ReadPort;
 use super::spin::{self, Spin};
 use super::{Link, NodeError, Shared, entropy, wall_ns};
@@ -26,6 +25,10 @@ const STEP: usize = 32;
 const TURN_BYTES: usize = 256 << 10;
 /// Parcels taken from one mailbox in a turn.
 const TURN_PARCELS: usize = 4;
+/// Sends of a turn that are worth being timed.
+const MANY_SENDS: u32 = 8;
+/// The longest that arrivals wake nobody: where a user would begin to notice.
+const GATHER_MOST: Duration = Duration::from_micros(650);
 /// Pages of the database taken in a turn.
 const TURN_PAGES: usize = 4;
 /// How long to sleep while something waits for room in another core's mailbox.
@@ -109,7 +112,6 @@ pub(super) struct Driver {
     /// Turns that left mail behind.
     crowded_turns: u64,
     reporter: Reporter,
-    pace: Pace,
     spin: Spin,
     /// Set while stopping.
     stop: Option<Stop>,
@@ -149,7 +151,6 @@ impl Driver {
             mail_left: false,
             crowded_turns: 0,
             reporter,
-            pace: Pace::default(),
             spin: Spin::default(),
             stop: None,
         })
@@ -182,7 +183,6 @@ impl Driver {
         loop {
             self.sleep()?;
             let now = self.now();
-            self.pace.begin_turn(now.mono_ns);
             self.core.begin_turn(now);
             self.stop_if_told();
             self.take_commits(&wakers);
@@ -191,7 +191,7 @@ impl Driver {
             self.take_pages();
             self.close_when_answered();
             self.core.end_turn();
-            self.act();
+            self.act()?;
             self.post_mail(&wakers);
             self.post_journal();
             self.post_reads();
@@ -215,12 +215,13 @@ impl Driver {
     fn sleep(&mut self) -> io::Result<()> {
         let elapsed = self.clock.elapsed();
         self.core.on_turn_over(elapsed.as_nanos() as u64);
-        if let Some(pause) = self.pace.pause()
-            && self.ring.techniques().gather
+        if let Some(until_ns) = self.core.rests_until()
+            && !self.core.has_due()
             && !self.busy_poll
             && self.stop.is_none()
         {
-            return self.ring.submit_and_gather(pause);
+            let rest = Duration::from_nanos(until_ns).saturating_sub(elapsed);
+            return self.ring.submit_and_gather(rest.min(GATHER_MOST));
         }
         let doorbell = &self.mail.doorbells[self.index];
         let mut timeout = self.timeout(elapsed);
@@ -516,12 +517,14 @@ impl Driver {
         }
     }
 
-    /// Queues what the core wants done.
-    fn act(&mut self) {
+    /// Queues what the core wants done. Many sends are done at once, and timed.
+    fn act(&mut self) -> io::Result<()> {
+        let mut sends = 0;
+        let began = self.clock.elapsed();
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Send { slot, payload } => {
-                    self.pace.sent();
+                    sends += 1;
                     self.ring.send(Slot::at(slot), payload);
                 }
                 Action::StopReceive(slot) => self.ring.stop_recv(Slot::at(slot)),
@@ -530,6 +533,12 @@ impl Driver {
                 Action::Close(slot) => self.ring.close(Slot::at(slot)),
             }
         }
+        if sends >= MANY_SENDS {
+            self.ring.submit()?;
+            let took = self.clock.elapsed() - began;
+            self.core.on_sends_over(sends, took.as_nanos() as u64);
+        }
+        Ok(())
     }
 
     /// Puts this turn's mail into the mailboxes that have room, and wakes those who sleep.

@@ -5,7 +5,6 @@ mod database;
 mod driver;
 mod journal;
 mod observe;
-mod pace;
 mod readers;
 mod spin;
 
@@ -17,7 +16,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::core::{
-    CoreConfig, Deliveries, JournalConfig, Limits, ParcelPool, RecoveryError, Requests, Share,
+    CoreConfig, Deliveries, JournalConfig, Limits, Pacing, ParcelPool, RecoveryError, Requests,
+    Share,
 };
 use crate::journal::{JournalError, Port};
 use crate::machines::Registry;
@@ -435,6 +435,7 @@ fn seats(
                 journal: journal
                     .as_ref()
                     .map_or_else(JournalConfig::default, Opened::config),
+                pacing: pacing(&config.ring),
                 has_database: journal.as_ref().is_some_and(Opened::has_database),
                 plant: None,
             },
@@ -607,6 +608,21 @@ fn descriptors(limits: &mut Limits) -> u32 {
         limits.max_connections = most.max(1);
     }
     (limits.max_connections + SPARE_DESCRIPTORS) as u32
+}
+
+/// How cores pace their sends, by the techniques that are on.
+fn pacing(techniques: &Techniques) -> Pacing {
+    Pacing {
+        slice: match techniques.slices {
+            true => Pacing::default().slice,
+            false => u32::MAX,
+        },
+        many: match techniques.gather {
+            true => Pacing::default().many,
+            false => usize::MAX,
+        },
+        ..Pacing::default()
+    }
 }
 
 /// For each core, its ends of the mailboxes to and from every other.

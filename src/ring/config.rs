@@ -45,7 +45,9 @@ pub struct Techniques {
     pub coop_taskrun: bool,
     /// Another ring is woken by `IORING_OP_MSG_RING` with the next submit, instead of a write to its eventfd at once.
     pub message_wake: bool,
-    /// After a turn with many sends, arrivals wake nobody for a moment, so that the next turn's sends carry more.
+    /// A turn sends to some of many connections and then takes in what came meanwhile, instead of sending to all first.
+    pub slices: bool,
+    /// Connections of a busy stream rest after a send, and arrivals wake nobody meanwhile, so that the next carries more.
     pub gather: bool,
     /// While conversations go on, the ring is looked at for a moment before this thread sleeps.
     pub spin: bool,
@@ -59,6 +61,7 @@ impl Techniques {
         defer_taskrun: true,
         coop_taskrun: true,
         message_wake: true,
+        slices: true,
         gather: true,
         spin: true,
     };
@@ -71,6 +74,7 @@ impl Techniques {
             "defer-taskrun" => &mut self.defer_taskrun,
             "coop-taskrun" => &mut self.coop_taskrun,
             "message-wake" => &mut self.message_wake,
+            "slices" => &mut self.slices,
             "gather" => &mut self.gather,
             "spin" => &mut self.spin,
             _ => return false,
@@ -80,12 +84,13 @@ impl Techniques {
     }
 
     /// The names that [`switch_off`](Self::switch_off) knows.
-    pub const NAMES: [&str; 7] = [
+    pub const NAMES: [&str; 8] = [
         "multishot-recv",
         "incremental-buffers",
         "defer-taskrun",
         "coop-taskrun",
         "message-wake",
+        "slices",
         "gather",
         "spin",
     ];

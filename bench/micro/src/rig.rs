@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tickring::core::{Action, Core, CoreConfig, JournalConfig, Limits, Now, ParcelPool, Payload};
+use tickring::core::{
+    Action, Core, CoreConfig, JournalConfig, Limits, Now, Pacing, ParcelPool, Payload,
+};
 use tickring::machines::Registry;
 use tickring_protocol::{
     Command, Decoded, EventKind, Frame, Hello, PUBLISH, Policy, Publish, Subscribe, VERSION_MAJOR,
@@ -55,6 +57,12 @@ impl Rig {
             registry: Arc::new(Registry::standard()),
             parcels: Arc::new(ParcelPool::default()),
             journal: JournalConfig::default(),
+            // A turn does it all, as if time did not matter.
+            pacing: Pacing {
+                slice: u32::MAX,
+                many: usize::MAX,
+                ..Pacing::default()
+            },
             has_database: false,
             plant: None,
         };

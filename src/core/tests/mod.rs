@@ -1,5 +1,6 @@
 //! One core on its own, with a journal whose disk is the test's.
 
+mod fanout;
 mod farewell;
 mod full;
 
@@ -10,7 +11,7 @@ use tickring_protocol::{
     VERSION_MAJOR, VERSION_MINOR, decode,
 };
 
-use super::{Action, Core, CoreConfig, JournalConfig, Limits, Now, ParcelPool, Payload};
+use super::{Action, Core, CoreConfig, JournalConfig, Limits, Now, Pacing, ParcelPool, Payload};
 use crate::journal::ReplyLimits;
 use crate::machines::{Durability, Kind, Market, Registry};
 
@@ -60,6 +61,7 @@ impl Rig {
                 window_bytes: 4_000,
                 replies: ReplyLimits::default(),
             },
+            pacing: Pacing::default(),
             has_database: false,
             plant: None,
         };

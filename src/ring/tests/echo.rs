@@ -191,6 +191,7 @@ fn they_come_back_without_any_technique() {
         coop_taskrun: false,
         message_wake: false,
         gather: false,
+        slices: false,
         spin: false,
     });
 }

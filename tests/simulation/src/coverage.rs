@@ -21,6 +21,10 @@ macro_rules! counters {
 counters! {
     /// Turns of cores.
     turns,
+    /// Turns that left some of a fan-out to the next.
+    sliced_turns,
+    /// Turns at the end of which connections rested.
+    resting_turns,
     /// Connections accepted.
     accepted,
     /// WELCOMEs received.

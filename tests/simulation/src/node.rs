@@ -156,6 +156,7 @@ impl Node {
                     window_bytes: plan.window_bytes(),
                     replies: plan.journal.replies,
                 },
+                pacing: plan.pacing,
                 has_database: plan.has_database,
                 plant,
             };
@@ -196,7 +197,8 @@ impl Node {
     ) -> Result<bool, String> {
         around.coverage.turns += 1;
         let seat = &mut self.seats[at];
-        let mut busy = seat.core.has_parked_work();
+        let mut busy = seat.core.has_parked_work() || seat.core.has_due();
+        busy |= seat.core.rests_until().is_some();
         seat.core.begin_turn(now(around.now));
         if self.stopping && seat.stop.is_none() {
             around.trace.line(|| format!("core {at}: is told to stop"));
@@ -235,6 +237,8 @@ impl Node {
         if seat.core.has_parked_work() {
             around.coverage.parked_turns += 1;
         }
+        around.coverage.sliced_turns += u64::from(seat.core.has_due());
+        around.coverage.resting_turns += u64::from(seat.core.rests_until().is_some());
         Ok(busy)
     }
 

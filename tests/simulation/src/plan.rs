@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tickring::core::Limits;
+use tickring::core::{Limits, Pacing};
 use tickring::journal::{Limits as LaneLimits, ReplyLimits};
 
 use crate::dice::Dice;
@@ -14,6 +14,7 @@ pub(crate) struct Plan {
     pub(crate) cores: usize,
     pub(crate) clients: usize,
     pub(crate) limits: Limits,
+    pub(crate) pacing: Pacing,
     /// Parcels that each mailbox holds.
     pub(crate) mailbox: usize,
     pub(crate) topics: Vec<String>,
@@ -163,6 +164,11 @@ impl Plan {
             cores,
             clients,
             limits,
+            pacing: Pacing {
+                slice: dice.pick(&[1, 2, 64]),
+                many: dice.pick(&[1, 2, 8]),
+                queued_bytes: dice.pick(&[1 << 10, 16 << 10, 1 << 20]),
+            },
             mailbox: dice.between(1, 4),
             topics,
             steps: dice.between(150, 700),

@@ -344,12 +344,14 @@ impl World {
             let socket = &self.sockets[*socket];
             self.coverage.stuck_sends += u64::from(socket.in_flight());
             self.coverage.outbox_over_budget += u64::from(held.outbox_bytes > limits.outbox_bytes);
-            // Live events: up to the budget, or one turn's behind an empty outbox. Events that a
+            // Live events: up to the budget, or one turn's behind an empty outbox, or what waits for a
+            // round. Events that a
             // PING or UNSUBSCRIBE brings forward: one turn's. Pages: of the open reads. Answers: the room for them and the
             // one that breaks it. Catching up: half of the budget, as much again under way, and an
             // event or a state.
             let most = limits.outbox_bytes.max(turn)
                 + turn
+                + self.plan.pacing.queued_bytes
                 + ANSWER_ROOM
                 + 2 * LONGEST_ANSWER
                 + limits.outbox_bytes
@@ -396,8 +398,9 @@ impl World {
             self.now += 1_000;
             let mut busy = false;
             if self.node.lanes.iter().any(Lane::is_full) {
-                // It goes on when records are old enough to go.
-                let wait = self.plan.journal.retention_ns / 64;
+                // It goes on when records are old enough to go, or the disk has room again, which is tried
+                // ten times a second.
+                let wait = (self.plan.journal.retention_ns / 64).max(1_000_000);
                 self.now += if idle > 0 { wait.min(idle / 8) } else { wait };
                 busy = true;
                 full += 1;
@@ -476,6 +479,7 @@ impl World {
                 && !self.sockets[link.socket].failed
                 && !link.sight.is_over()
                 && self.sockets[link.socket].is_quiet()
+                && self.has_sent_all(link.socket)
                 && !self.sockets[link.socket].closing
                 && link.out.is_empty()
                 && let Some(waits) = link.shadow.unanswered()
@@ -487,6 +491,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether the core has given the socket all that it has for it.
+    fn has_sent_all(&self, socket: usize) -> bool {
+        let socket = &self.sockets[socket];
+        let seat = self.node.seats.get(socket.core);
+        let held = seat.and_then(|seat| seat.core.held(socket.slot));
+        held.is_none_or(|held| held.outbox_bytes == 0)
     }
 
     /// Everybody who reads has everything.
