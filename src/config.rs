@@ -265,7 +265,7 @@ settings! {
     linger_timeout: Span = seconds(2), in seconds(0)..=seconds(3600);
 
     /// Techniques to do without, separated by commas, to measure what each is worth: multishot-recv,
-    /// incremental-buffers, defer-taskrun, coop-taskrun, message-wake, gather, spin.
+    /// incremental-buffers, defer-taskrun, coop-taskrun, message-wake, slices, gather, spin.
     ["TICKRING_WITHOUT", "NAMES"]
     without: String = String::new();
 }
