@@ -18,7 +18,7 @@
 //!    [`Core::take_deliveries`] for each other core whose mailbox has room, and
 //!    [`Core::take_journal`] for each lane that has; [`Core::take_read`] until there is none; then
 //!    [`Core::on_turn_over`], and sleep until something happens or [`Core::next_deadline`], unless
-//!    [`Core::has_parked_work`].
+//!    [`Core::has_parked_work`]. Until [`Core::rests_until`] it may sleep through what happens.
 //!
 //! Batching needs no knob: a turn takes in all that has come, so that alone a message leaves at
 //! once, and under load one send carries many.

@@ -46,6 +46,12 @@ impl Outbox {
         self.bytes() == 0
     }
 
+    /// Whether so many ranges are queued that they should go before there are more: a send carries only
+    /// so many slices.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.queued.len() >= MOST_SEGMENTS / 2
+    }
+
     pub(crate) fn is_flying(&self) -> bool {
         self.flying_bytes > 0
     }

@@ -55,6 +55,8 @@ impl Core {
                     if !self.rests.hold(connection.rest, slot) {
                         self.due.push_back(slot);
                     }
+                } else if connection.outbox.is_crowded() {
+                    self.due.push_back(slot); // whether it rests or not
                 }
                 self.stats.delivered += events;
             }
