@@ -219,7 +219,8 @@ fn the_servers_restart_is_told_and_what_follows_goes_on() {
     assert_eq!(get(&bridge, "/healthz").0, 503);
 
     let node = restart(address);
-    assert_eq!(client.next().unwrap()["upstream"], "up");
+    let up = client.next().unwrap();
+    assert_eq!(up["upstream"], "up", "{up}");
     let gap = client.expect("gap");
     assert_eq!(
         (&gap["reason"], &gap["last_seq"]),

@@ -173,12 +173,20 @@ impl Client {
     ) -> Option<Close> {
         let began = Instant::now();
         let mut up = self.upstream.up();
+        let mut changed = false;
         loop {
             if let Some(close) = self.closing() {
                 let _ = self.write(socket).await;
                 return Some(close);
             }
             self.gather();
+            changed |= up.has_changed().unwrap_or(false);
+            if std::mem::take(&mut changed) && self.welcomed {
+                // What a server says comes between "up" and "down", whichever of the two was seen first.
+                let is_up = *up.borrow_and_update();
+                let place = if is_up { 0 } else { self.pieces.len() };
+                self.pieces.insert(place, self.protocol().status(is_up));
+            }
             if !self.pieces.is_empty() {
                 if let Err(close) = self.write(socket).await {
                     return close;
@@ -209,24 +217,19 @@ impl Client {
                 () = self.outbox.news() => Woken::News,
                 received = socket.recv(), if takes => Woken::Received(received),
                 () = room => Woken::Room,
-                changed = up.changed() => match changed { Ok(()) => Woken::Upstream, Err(_) => Woken::Stopping },
+                news = up.changed() => match news { Ok(()) => Woken::Upstream, Err(_) => Woken::Stopping },
                 _ = stop.wait_for(|stop| *stop) => Woken::Stopping,
                 () = sleep_until(wake) => Woken::Timer,
             };
             match woken {
                 Woken::News => {}
+                Woken::Upstream => changed = true,
                 Woken::Received(received) => {
                     if let Err(close) = self.received(received) {
                         return close;
                     }
                 }
                 Woken::Room => self.send_waiting(),
-                Woken::Upstream => {
-                    if self.welcomed {
-                        let up = *up.borrow_and_update();
-                        self.outbox.push(self.protocol().status(up));
-                    }
-                }
                 Woken::Stopping => {
                     let text = "the bridge is stopping";
                     self.say_goodbye(ErrorCode::ShuttingDown, text);
