@@ -42,7 +42,8 @@ const COUNTED: u64 = 8;
 const APART_NS: u64 = 1_000_000_000;
 
 impl Audience {
-    /// Its members are given what is pending.
+    /// Its members are given what is pending, at `now_ns`: says anew, every eight events or every second,
+    /// how long they rest.
     pub(crate) fn pace(&mut self, now_ns: u64, pace: &Pace) {
         self.counted += self.events;
         let took_ns = now_ns - self.since_ns;

@@ -502,7 +502,8 @@ impl Core {
         Some(payload)
     }
 
-    /// So many sends took so long, in nanoseconds: what the pace of sends follows.
+    /// So many sends of a turn (some, of a fan-out) took `took_ns` nanoseconds in all: what the length
+    /// of rests follows. Without it a send is taken to cost 3 µs.
     pub fn on_sends_over(&mut self, sends: u32, took_ns: u64) {
         self.pace.took(sends, took_ns);
     }
@@ -512,8 +513,9 @@ impl Core {
         !self.due.is_empty()
     }
 
-    /// When those that rest and have something to be sent are due, in monotonic nanoseconds. What comes
-    /// before is better left to gather.
+    /// When the first of the connections that rest have rested, in monotonic nanoseconds; `None` when
+    /// nobody rests. What comes before is better left to gather, though not for longer than a
+    /// conversation beside it may wait.
     pub fn rests_until(&self) -> Option<u64> {
         self.rests.next()
     }

@@ -1,8 +1,8 @@
 //! When a connection that was sent to is sent to again.
 //!
 //! A send costs the kernel some microseconds whatever it carries, so a core that fans out works the
-//! more efficiently the more messages share a send. Two things make them share without making anyone
-//! wait longer than that takes:
+//! more efficiently the more messages share a send. Two things make them share, the first for nothing
+//! and the second for a bounded wait:
 //!
 //! - A turn sends to a [slice](Pacing::slice) of the connections that have something to be sent, those
 //!   that have waited longest first, and then takes in what has come meanwhile. So whoever is still to
@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 /// How a core paces its sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pacing {
-    /// Connections that a turn sends a fan-out to, at most.
+    /// Connections that a turn sends a fan-out to, at most; 1 or more.
     pub slice: u32,
     /// The fewest members of an audience that rest; below it are conversations, not fan-out.
     /// `usize::MAX`: nobody rests.
