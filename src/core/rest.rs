@@ -39,7 +39,7 @@ impl Default for Pacing {
 }
 
 /// What a turn takes beside its sends: waking up and taking in.
-const TURN_NS: u64 = 40_000;
+const TURN_NS: u64 = 30_000;
 /// A rest in percent of what a round of sends to all takes, where hardly anything comes meanwhile. A core
 /// without any idle time is late with everything.
 const QUIET: u64 = 150;

@@ -131,16 +131,18 @@ impl Calendars {
     }
 
     /// How many calendars there are.
+    #[cfg(feature = "database")]
     pub(crate) fn len(&self) -> usize {
         self.calendars.len()
     }
 
     /// A calendar by the number that [`index_of`](Self::index_of) gives.
+    #[cfg(feature = "database")]
     pub(crate) fn at(&self, index: usize) -> &Arc<Calendar> {
         &self.calendars[index]
     }
 
-    /// Which calendar, as a number below [`len`](Self::len).
+    /// Which calendar, as a number from 0.
     pub(crate) fn index_of(&self, instrument: &str) -> usize {
         self.exact.get(instrument).copied().unwrap_or_else(|| {
             self.prefixes

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "database")]
 use super::database::{DatabaseSettings, PageThread};
-use super::readers::{Plan, ReadPort, Readers};
+#[cfg(feature = "database")]
+use super::readers::Plan;
+use super::readers::{ReadPort, Readers};
 use super::{Bells, NodeError, Recovery, entropy};
 use crate::core::{Heritage, JournalConfig, LaneState, Limits, Share};
 use crate::journal::{
@@ -216,6 +218,21 @@ impl Opened {
         let _ = (lane, view);
         let retention = self.retention();
         Box::new(move |status| Box::pin(let_go(retention, status)))
+    }
+
+    /// Nothing reads where there is no database.
+    #[cfg(not(feature = "database"))]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "as where there is one"
+    )]
+    pub(super) fn start_readers(
+        &self,
+        _max_reads: usize,
+        _bells: &Bells,
+    ) -> Result<Option<(Readers, Vec<ReadPort>)>, NodeError> {
+        Ok(None)
     }
 
     /// Whether there is a database to read from.

@@ -256,14 +256,11 @@ impl Node {
         let wakers: Option<Arc<[Waker]>> = wakers.into_iter().collect();
         let wakers = wakers.ok_or(NodeError::Panicked(0))?;
         bells.set(&wakers);
-        let (mut readers, mut read_ports) = (None, Vec::new());
-        #[cfg(feature = "database")]
-        if let Some(journal) = &journal
-            && let Some((threads, ports)) =
-                journal.start_readers(config.limits.max_reads, &bells)?
-        {
-            (readers, read_ports) = (Some(threads), ports);
-        }
+        let read = match &journal {
+            Some(journal) => journal.start_readers(config.limits.max_reads, &bells)?,
+            None => None,
+        };
+        let (readers, read_ports) = read.unzip();
         let (writers, ports) = match journal {
             Some(journal) => {
                 let recovery = journal.recovery;
@@ -273,7 +270,7 @@ impl Node {
             }
             None => (None, (0..config.cores).map(|_| Vec::new()).collect()),
         };
-        let mut read_ports = read_ports.into_iter();
+        let mut read_ports = read_ports.into_iter().flatten();
         for (link, ports) in links.into_iter().zip(ports) {
             let link_to = Link {
                 wakers: Arc::clone(&wakers),

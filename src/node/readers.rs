@@ -15,6 +15,10 @@ use super::Bells;
 use crate::core::{Read, ReadDone};
 
 /// A read on its way to a thread.
+#[cfg_attr(
+    not(feature = "database"),
+    expect(dead_code, reason = "there is none to read")
+)]
 pub(super) struct Job {
     pub(super) read: Read,
     core: usize,

@@ -149,3 +149,14 @@ fn logs_can_be_json_and_stay_off_stdout() {
         outcome.stderr
     );
 }
+
+/// Clearing 2 MiB in the midst of a turn made everybody wait for milliseconds.
+#[test]
+fn the_server_does_without_huge_pages() {
+    let server = Server::start(&[]);
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", server.running.0.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("THP_enabled:"));
+    // Kernels built without huge pages have no such line.
+    assert!(line.is_none_or(|line| line.ends_with('0')), "{line:?}");
+}
