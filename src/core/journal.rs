@@ -42,6 +42,9 @@ pub struct JournalConfig {
 
 /// Bytes of states that are written in one turn: a turn stays short however many topics there are.
 const SWEEP_BYTES: usize = 128 << 10;
+/// How often a core looks whether states may be written again, which a lane without room forbids:
+/// nothing else wakes it for them.
+const SWEEP_RETRY_NS: u64 = 1_000_000;
 /// Beyond so many bytes that wait for the disk no more commands are taken in.
 const MOST_HELD_BYTES: usize = 16 << 20;
 /// States are written at most for this part of what is journaled.
@@ -236,9 +239,12 @@ impl Journal {
         !self.failed && !self.lanes.iter().all(idle)
     }
 
-    /// Whether states are being written, so that turns are due without anything happening.
-    pub(super) fn is_sweeping(&self) -> bool {
-        self.sweep.is_some() && !self.failed
+    /// When states are to be written on, in monotonic nanoseconds: turns are due for it without
+    /// anything happening.
+    pub(super) fn sweeps_at(&self) -> Option<u64> {
+        let retry_ns = if self.may_sweep() { 0 } else { SWEEP_RETRY_NS };
+        let sweeps = self.sweep.is_some() && !self.failed;
+        sweeps.then_some(self.now_ns + retry_ns)
     }
 
     pub(super) fn begin_sweep(&mut self) {

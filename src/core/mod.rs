@@ -34,6 +34,7 @@ mod journal;
 mod lifecycle;
 mod limits;
 mod mail;
+mod newcomers;
 mod outbox;
 mod owner;
 mod reads;
@@ -524,7 +525,7 @@ impl Core {
     pub fn next_deadline(&self) -> Option<u64> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let report = self.is_watched().then_some(self.report_at);
-        let sweep = self.journal.is_sweeping().then_some(self.now.mono_ns);
+        let sweep = self.journal.sweeps_at();
         let due = self.has_due().then_some(self.now.mono_ns);
         let wake = [timer, report, sweep, due, self.rests_until()];
         wake.into_iter().flatten().min()

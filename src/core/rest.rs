@@ -42,11 +42,16 @@ impl Default for Pacing {
 const TURN_NS: u64 = 30_000;
 /// A rest in percent of what a round of sends to all takes, where hardly anything comes meanwhile. A core
 /// without any idle time is late with everything.
-const QUIET: u64 = 150;
+const QUIET: u64 = 140;
 /// More by this in a round of [`LONG_NS`] or longer: its sends cost more, since no cache holds so many
 /// sockets, and a message takes its time anyway.
-const LONGER: u64 = 60;
+const LONGER: u64 = 70;
 const LONG_NS: u64 = 50_000_000;
+/// No rest is longer than this, which nobody notices, or by [`BRIEF`] percent of a round where a round takes
+/// as long: sends are dear while connections are new, since TCP acknowledges their first segments one by
+/// one, and nobody is to wait for that as well.
+const MOST_NS: u64 = 110_000_000;
+const BRIEF: u64 = 120;
 /// A rest where [`MESSAGES`] or more come in a round: the longer the same wait makes more messages share a
 /// send.
 const BUSY: u64 = 300;
@@ -95,6 +100,7 @@ impl Pace {
             .saturating_sub(100)
             .min(most);
         let rest_ns = round_ns * (quiet + (BUSY - quiet) * more / most) / 100;
+        let rest_ns = rest_ns.min(MOST_NS.max(round_ns * BRIEF / 100));
         if interval_ns > rest_ns { 0 } else { rest_ns }
     }
 }
@@ -221,7 +227,7 @@ mod tests {
     fn conversations_and_quiet_streams_never_rest() {
         let pace = Pace::new(Pacing::default());
         assert_eq!(pace.rest(7, 1), 0);
-        // A round takes 3 ms, and a rest would take 4.6.
+        // A round takes 3 ms, and a rest would take 4.3.
         assert_eq!(pace.rest(1_000, 5_000 * US), 0);
         assert!(pace.rest(1_000, 4_000 * US) > 0);
     }
@@ -229,12 +235,22 @@ mod tests {
     #[test]
     fn a_rest_is_longer_than_a_round_and_longest_where_much_gathers() {
         let pace = Pace::new(Pacing::default());
-        for members in [8, 100, 1_000, 10_000] {
+        for members in [8, 100, 1_000, 5_000] {
             let round = TURN_NS + members as u64 * SEND_NS;
             let rest = |events| pace.rest(members, round / events);
-            assert!(rest(1) * 2 >= round * 3 && rest(1) <= rest(2) && rest(2) < rest(4));
+            assert!(rest(1) * 5 >= round * 7 && rest(1) <= rest(2) && rest(2) < rest(4));
             assert!(rest(4).abs_diff(rest(400)) < round / 100 && rest(400) <= round * 3);
         }
+    }
+
+    #[test]
+    fn nobody_rests_for_longer_than_is_noticed_unless_a_round_takes_as_long() {
+        let mut pace = Pace::new(Pacing::default());
+        (0..1_000).for_each(|_| pace.took(64, 64 * 10 * US));
+        let round = TURN_NS + 100_000 * US;
+        assert_eq!(pace.rest(10_000, 1), round * BRIEF / 100);
+        assert_eq!(pace.rest(5_000, 1), MOST_NS);
+        assert!(pace.rest(2_000, 1) < MOST_NS);
     }
 
     #[test]

@@ -71,3 +71,19 @@ fn no_more_is_taken_in_than_may_be_on_its_way_to_the_disk() {
     let in_order: Vec<Told> = (1..=100).map(|id| Told::Reply(id, 0, id)).collect();
     assert_eq!(replies, in_order, "the others wait, and none is lost");
 }
+
+/// A core that asked for a turn at once would be busy for as long as the disk is full.
+#[test]
+fn states_that_may_not_be_written_are_no_reason_for_a_turn_at_once() {
+    let mut rig = Rig::new(limits());
+    rig.turn(&trade(1, 1, false));
+    // The lane has grown by so much that states are due, and has no room.
+    rig.core.set_journal_full(true);
+    rig.turn_with(|core| core.on_committed(0, 0, 1 << 30));
+    assert!(rig.core.next_deadline().is_some_and(|at| at > rig.mono_ns));
+    // Nothing is on its way to the disk any more: now they may.
+    let before = rig.ticket;
+    rig.commit();
+    rig.turn(&[]);
+    assert!(rig.ticket > before, "no state was written");
+}
