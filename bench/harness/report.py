@@ -56,9 +56,11 @@ def bar_table(book):
                 elif value is None:
                     cells.append(f"not measured (≤ {limit:.2f})")
                 else:
-                    good = round(value, 2) <= limit
+                    good = value <= limit
                     met, missed = met + good, missed + (not good)
-                    cells.append(f"{value:.2f} ≤ {limit:.2f}" if good else f"**{value:.2f}** > {limit:.2f}")
+                    # A third digit where two would hide which side of the bar it is.
+                    shown = f"{value:.3f}" if round(value, 2) == limit else f"{value:.2f}"
+                    cells.append(f"{shown} ≤ {limit:.2f}" if good else f"**{shown}** > {limit:.2f}")
             lines.append(f"| {row.title} | {UNITS[bar.metric][0]} | " + " | ".join(cells) + " |")
     return lines, met, missed
 
