@@ -39,7 +39,7 @@ impl Default for Pacing {
 }
 
 /// What a turn takes beside its sends: waking up and taking in.
-const TURN_NS: u64 = 28_000;
+const TURN_NS: u64 = 27_000;
 /// A rest in percent of what a round of sends to all takes, where hardly anything comes meanwhile. A core
 /// without any idle time is late with everything.
 const QUIET: u64 = 140;
@@ -54,7 +54,7 @@ const MOST_NS: u64 = 110_000_000;
 const BRIEF: u64 = 120;
 /// A rest where [`MESSAGES`] or more come in a round: the longer the same wait makes more messages share a
 /// send.
-const BUSY: u64 = 310;
+const BUSY: u64 = 325;
 const MESSAGES: u64 = 4;
 /// What a send takes, until it is known better, and what it may be.
 const SEND_NS: u64 = 3_000;
@@ -239,7 +239,7 @@ mod tests {
             let round = TURN_NS + members as u64 * SEND_NS;
             let rest = |events| pace.rest(members, round / events);
             assert!(rest(1) * 5 >= round * 7 && rest(1) <= rest(2) && rest(2) < rest(4));
-            assert!(rest(4).abs_diff(rest(400)) < round / 100 && rest(400) <= round * 31 / 10);
+            assert!(rest(4).abs_diff(rest(400)) < round / 100 && rest(400) <= round * 13 / 4);
         }
     }
 
